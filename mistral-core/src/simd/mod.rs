@@ -1,0 +1,211 @@
+//! Run-time SIMD behind one vocabulary of sixteen lanes.
+//!
+//! A *level* (scalar, AVX2) is a token: holding one proves that this CPU has the feature, so its
+//! methods are safe. [`Level::dispatch`] enters the right `#[target_feature]` function once and
+//! runs a [`Kernel`], safe generic code that is inlined into it.
+//!
+//! Every level computes the same thing in the same order, lane by lane: a vector is always
+//! sixteen `f32`, held in two AVX2 registers or in a plain array. No method adds lanes together;
+//! the few reductions that lie inside a row go through [`sum_lanes`], one fixed tree. So all levels
+//! agree in every bit, and the scalar level is the oracle for the others.
+//!
+//! This folder is the only place in the workspace, next to one memory map, with `unsafe` in it.
+
+use half::{bf16, f16};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod exp;
+mod scalar;
+
+pub use exp::exp;
+
+/// Lanes in a vector, and outputs in a weight panel.
+pub const LANES: usize = 16;
+
+/// Sixteen elements side by side in memory, aligned so that no load crosses a cache line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(32))]
+pub struct Lanes<E>(pub [E; LANES]);
+
+impl<E: Copy + Default> Default for Lanes<E> {
+    fn default() -> Self {
+        Self([E::default(); LANES])
+    }
+}
+
+/// The operations of one SIMD level on vectors of sixteen `f32`.
+///
+/// Each lane follows IEEE 754 with round to nearest even; [`Simd::mul_add`] rounds once.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Sixteen `f32`.
+    type F32x16: Copy + Send + Sync;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::F32x16;
+
+    /// Loads sixteen values.
+    fn load(self, x: &[f32; LANES]) -> Self::F32x16;
+
+    /// Loads and widens sixteen values, exactly.
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F32x16;
+
+    /// Loads and widens sixteen values, exactly.
+    fn load_bf16(self, x: &[bf16; LANES]) -> Self::F32x16;
+
+    /// Stores sixteen values.
+    fn store(self, v: Self::F32x16, out: &mut [f32; LANES]);
+
+    /// `a + b`.
+    fn add(self, a: Self::F32x16, b: Self::F32x16) -> Self::F32x16;
+
+    /// `a - b`.
+    fn sub(self, a: Self::F32x16, b: Self::F32x16) -> Self::F32x16;
+
+    /// `a * b`.
+    fn mul(self, a: Self::F32x16, b: Self::F32x16) -> Self::F32x16;
+
+    /// `a / b`.
+    fn div(self, a: Self::F32x16, b: Self::F32x16) -> Self::F32x16;
+
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::F32x16, b: Self::F32x16, c: Self::F32x16) -> Self::F32x16;
+
+    /// `a > b ? a : b`: `b` where either is NaN.
+    fn max(self, a: Self::F32x16, b: Self::F32x16) -> Self::F32x16;
+
+    /// `a < b ? a : b`: `b` where either is NaN.
+    fn min(self, a: Self::F32x16, b: Self::F32x16) -> Self::F32x16;
+
+    /// `x < bound ? 0 : y`: `y` where `x` is NaN.
+    fn zero_below(self, x: Self::F32x16, bound: Self::F32x16, y: Self::F32x16) -> Self::F32x16;
+
+    /// `2^n` for lanes of the form `1.5 * 2^23 + n` with `n` in -126..=127.
+    fn exp2_of_shifted(self, shifted: Self::F32x16) -> Self::F32x16;
+
+    /// Transposes a square of sixteen vectors: lane `j` of vector `i` becomes lane `i` of vector `j`.
+    fn transpose(self, square: &mut [Lanes<f32>; LANES]) {
+        for i in 0..LANES {
+            for j in 0..i {
+                (square[i].0[j], square[j].0[i]) = (square[j].0[i], square[i].0[j]);
+            }
+        }
+    }
+
+    /// Hints that `data[index..]` is read soon. Any index is fine.
+    fn prefetch<T>(self, data: &[T], index: usize) {
+        let _ = (data, index);
+    }
+}
+
+/// Code that is generic over the level. `run` must be `#[inline(always)]`, or the compiler will
+/// not use the level's instructions in it.
+pub trait Kernel {
+    /// What the kernel computes.
+    type Output;
+
+    /// Runs at one level.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// A SIMD level that this CPU has.
+///
+/// ```
+/// use mistral_core::simd::Level;
+///
+/// println!("computing with {}", Level::detect());
+/// assert!(Level::available().any(|level| level == Level::SCALAR));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Level(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+}
+
+impl Level {
+    /// Plain Rust, on every CPU: the oracle.
+    pub const SCALAR: Self = Self(Kind::Scalar);
+
+    /// The fastest level of this CPU.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c")
+        {
+            return Self(Kind::Avx2);
+        }
+        Self::SCALAR
+    }
+
+    /// Every level of this CPU, the scalar one first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let fastest = Self::detect();
+        [Self::SCALAR]
+            .into_iter()
+            .chain((fastest != Self::SCALAR).then_some(fastest))
+    }
+
+    /// The level's name: `scalar`, `avx2`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+        }
+    }
+
+    /// Runs `kernel` at this level.
+    #[inline]
+    pub fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Kind::Scalar => kernel.run(scalar::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only `detect` makes this kind, after it has seen the features on this CPU.
+            Kind::Avx2 => unsafe { avx2::enter(kernel) },
+        }
+    }
+}
+
+impl std::fmt::Debug for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The sum of sixteen lanes in one fixed tree: `(0+8) (1+9) ...`, then halves of eight, four, two.
+#[inline(always)]
+pub fn sum_lanes<S: Simd>(simd: S, v: S::F32x16) -> f32 {
+    fold_lanes(simd, v, |a, b| a + b)
+}
+
+/// The largest of sixteen lanes.
+#[inline(always)]
+pub fn max_lanes<S: Simd>(simd: S, v: S::F32x16) -> f32 {
+    fold_lanes(simd, v, |a, b| if a > b { a } else { b })
+}
+
+#[inline(always)]
+fn fold_lanes<S: Simd>(simd: S, v: S::F32x16, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    simd.store(v, &mut lanes);
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            lanes[i] = join(lanes[i], lanes[i + width]);
+        }
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests;

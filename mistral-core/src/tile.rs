@@ -1,0 +1,75 @@
+//! The outer-product tile: the one inner loop of matmul and of attention.
+//!
+//! ```text
+//!                 panel 0 (16 outputs)     panel 1
+//!               ┌────────────────────┬────────────────────┐
+//!     k = 0     │ w w w w ... w w w  │                    │
+//!     k = 1     │                    │                    │      acc[r][p] += x[r][k] * panel[p][k]
+//!      ...      └────────────────────┴────────────────────┘
+//! x[0] ───────►   sixteen sums           sixteen sums
+//! x[1] ───────►   sixteen sums           sixteen sums
+//! ```
+//!
+//! Each step takes one `k`: it broadcasts one number of each input row and multiplies it with
+//! sixteen weights of each panel. Every sum is its own chain over rising `k`: no lane is ever
+//! added to another, so a sum has the same bits whatever the number of rows and panels beside it.
+
+use crate::element::Element;
+use crate::simd::{LANES, Lanes, Simd};
+
+/// Sums for `R` input rows and `P` panels of sixteen outputs.
+pub type Sums<S, const R: usize, const P: usize> = [[<S as Simd>::F32x16; P]; R];
+
+/// `R x P` vectors of zeros.
+#[inline(always)]
+pub fn zeros<S: Simd, const R: usize, const P: usize>(simd: S) -> Sums<S, R, P> {
+    [[simd.splat(0.0); P]; R]
+}
+
+/// `acc[r][p] + Σ_k x[r][k] * panels[p][k]`, one chain of fused multiply-adds over rising `k`.
+///
+/// `k` runs up to the shortest of the rows and panels. With AVX2 the sums stay in registers for
+/// `R * P <= 6`.
+///
+/// Cost: `2 * 16 * R * P * K` flops.
+#[inline(always)]
+pub fn accumulate<S: Simd, E: Element, const R: usize, const P: usize>(
+    simd: S,
+    x: [&[f32]; R],
+    panels: [&[Lanes<E>]; P],
+    mut acc: Sums<S, R, P>,
+) -> Sums<S, R, P> {
+    let shortest_row = x.iter().map(|row| row.len()).min().unwrap_or(0);
+    let depth = panels
+        .iter()
+        .map(|panel| panel.len())
+        .min()
+        .unwrap_or(0)
+        .min(shortest_row);
+    // Slices of one length: the compiler sees that no index below is out of bounds.
+    let x = x.map(|row| &row[..depth]);
+    let panels = panels.map(|panel| &panel[..depth]);
+    for k in 0..depth {
+        let w: [S::F32x16; P] = std::array::from_fn(|p| E::load(simd, &panels[p][k]));
+        for r in 0..R {
+            let xr = simd.splat(x[r][k]);
+            for p in 0..P {
+                acc[r][p] = simd.mul_add(xr, w[p], acc[r][p]);
+            }
+        }
+    }
+    acc
+}
+
+/// Stores sixteen sums, or as many as `out` has room for.
+#[inline(always)]
+pub fn store<S: Simd>(simd: S, sums: S::F32x16, out: &mut [f32]) {
+    if let Some(full) = out.first_chunk_mut::<LANES>() {
+        simd.store(sums, full);
+    } else {
+        let mut lanes = [0.0; LANES];
+        simd.store(sums, &mut lanes);
+        let n = out.len();
+        out.copy_from_slice(&lanes[..n]);
+    }
+}
