@@ -39,18 +39,27 @@ pub fn accumulate<S: Simd, E: Element, const R: usize, const P: usize>(
     panels: [&[Lanes<E>]; P],
     mut acc: Sums<S, R, P>,
 ) -> Sums<S, R, P> {
-    let shortest_row = x.iter().map(|row| row.len()).min().unwrap_or(0);
-    let depth = panels
-        .iter()
-        .map(|panel| panel.len())
-        .min()
-        .unwrap_or(0)
-        .min(shortest_row);
-    // Slices of one length: the compiler sees that no index below is out of bounds.
-    let x = x.map(|row| &row[..depth]);
-    let panels = panels.map(|panel| &panel[..depth]);
+    let (mut x, mut panels) = (x, panels);
+    let mut depth = usize::MAX;
+    for row in &x {
+        depth = depth.min(row.len());
+    }
+    for panel in &panels {
+        depth = depth.min(panel.len());
+    }
+    // Slices of one length: the compiler sees that no index below is out of bounds. Plain loops,
+    // because `array::map` is not always inlined, and would then hide that length.
+    for row in &mut x {
+        *row = &row[..depth];
+    }
+    for panel in &mut panels {
+        *panel = &panel[..depth];
+    }
     for k in 0..depth {
-        let w: [S::F32x16; P] = std::array::from_fn(|p| E::load(simd, &panels[p][k]));
+        let mut w = [simd.splat(0.0); P];
+        for (w, panel) in w.iter_mut().zip(&panels) {
+            *w = E::load(simd, &panel[k]);
+        }
         for r in 0..R {
             let xr = simd.splat(x[r][k]);
             for p in 0..P {

@@ -1,0 +1,78 @@
+//! What can be wrong with a configuration or with the arrays of one call.
+
+/// A configuration that makes no sense, or arrays that do not fit it.
+///
+/// [`Attention::new`](crate::Attention::new) finds the first group,
+/// [`Attention::forward`](crate::Attention::forward) the second, before it writes anything.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttentionError {
+    /// A window in which a query would not even see its own key.
+    #[error("a window of 0 keys, expected at least 1: a query sees its own key")]
+    ZeroWindow,
+    /// A size of 0.
+    #[error("{name} is 0, expected at least 1")]
+    ZeroSize {
+        /// `"n_heads"`, `"n_kv_heads"` or `"head_dim"`.
+        name: &'static str,
+    },
+    /// Query heads that cannot be shared out evenly among the key/value heads.
+    #[error("n_heads = {n_heads} is not a multiple of n_kv_heads = {n_kv_heads}")]
+    UngroupedHeads {
+        /// Query heads.
+        n_heads: usize,
+        /// Key/value heads.
+        n_kv_heads: usize,
+    },
+    /// A softmax scale that is NaN or infinite.
+    #[error("the softmax scale is {found}, expected a finite number")]
+    BadScale {
+        /// The scale given.
+        found: f32,
+    },
+    /// Queries of another shape than the configuration says.
+    #[error("q has (n_heads, head_dim) = {found:?}, expected {expected:?}")]
+    QueryShape {
+        /// Heads and head size found.
+        found: (usize, usize),
+        /// Heads and head size of the configuration.
+        expected: (usize, usize),
+    },
+    /// Keys and values of another shape than the configuration says.
+    #[error("the key/value view has (n_kv_heads, head_dim) = {found:?}, expected {expected:?}")]
+    KvShape {
+        /// Heads and head size found.
+        found: (usize, usize),
+        /// Heads and head size of the configuration.
+        expected: (usize, usize),
+    },
+    /// An output of another shape than the queries.
+    #[error("out has shape {found:?}, expected {expected:?} as q")]
+    OutShape {
+        /// Shape of the output.
+        found: (usize, usize, usize),
+        /// Shape of the queries.
+        expected: (usize, usize, usize),
+    },
+    /// More queries than positions: some query's own key is missing.
+    #[error(
+        "{queries} queries, but the view holds {positions} positions: each query's own key must be in it"
+    )]
+    TooManyQueries {
+        /// Queries given.
+        queries: usize,
+        /// Positions in the view.
+        positions: usize,
+    },
+    /// The first query sees keys that are no longer in the view.
+    #[error(
+        "the first query sees keys from position {needed_from} on, but the view starts at \
+         {view_starts_at}: use a smaller chunk, or keep the keys until it has been attended to"
+    )]
+    MissingHistory {
+        /// The oldest position that the first query sees.
+        needed_from: usize,
+        /// The oldest position in the view.
+        view_starts_at: usize,
+    },
+}

@@ -1,0 +1,59 @@
+//! Softmax inside a block: its own maximum, its own sum.
+
+use std::ops::Range;
+
+use mistral_core::simd::{self, LANES, Simd};
+
+use super::BLOCK;
+
+/// Maximum and sum of the exponentials of some scores.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Softmax {
+    /// The largest score, or `f32::MIN` if all are lower.
+    pub(super) max: f32,
+    /// `Σ e^(s - max)`.
+    pub(super) sum: f32,
+}
+
+impl Softmax {
+    /// Of no scores at all.
+    pub(super) const EMPTY: Self = Self {
+        max: f32::MIN,
+        sum: 0.0,
+    };
+}
+
+/// `scores[j] := e^(scores[j] - max)` for the `j` in `seen`.
+///
+/// The sum is taken in sixteen lanes by `j mod 16`, over rising `j`, then across the lanes in a
+/// fixed tree. Scores outside `seen` have no influence and are lost where they share a vector.
+#[inline(always)]
+pub(super) fn block_softmax<S: Simd>(
+    simd: S,
+    scores: &mut [f32; BLOCK],
+    seen: Range<usize>,
+) -> Softmax {
+    let first = seen.start / LANES * LANES;
+    let last = seen.end.next_multiple_of(LANES);
+    // e^(-inf) is 0: added to a sum that is not negative, it changes no bit.
+    scores[first..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..last].fill(f32::NEG_INFINITY);
+    let (vectors, _) = scores[first..last].as_chunks_mut::<LANES>();
+    // The maximum never is NaN: `max` gives its second argument if the first one is.
+    let mut max = simd.splat(Softmax::EMPTY.max);
+    for vector in vectors.iter() {
+        max = simd.max(simd.load(vector), max);
+    }
+    let max = simd::max_lanes(simd, max);
+    let shift = simd.splat(max);
+    let mut sum = simd.splat(0.0);
+    for vector in vectors {
+        let p = simd::exp(simd, simd.sub(simd.load(vector), shift));
+        simd.store(p, vector);
+        sum = simd.add(sum, p);
+    }
+    Softmax {
+        max,
+        sum: simd::sum_lanes(simd, sum),
+    }
+}

@@ -1,0 +1,143 @@
+use mistral_core::kv::KvError;
+
+use crate::sequence::SequenceId;
+
+/// What a cache refuses, with what it found, what it expected, and the cure.
+///
+/// A refused call leaves the cache as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// A size in the configuration is zero.
+    #[error("{field} is 0, expected at least 1")]
+    Zero {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// The sizes multiplied do not fit in `usize`.
+    #[error("a cache of this size does not fit in usize bytes: lower context_len or max_chunk")]
+    SizeOverflow,
+    /// The allocator has no memory left.
+    #[error(
+        "no memory for {bytes} more bytes of keys or values: use a smaller window, context_len or dtype"
+    )]
+    OutOfMemory {
+        /// Size of the allocation that failed.
+        bytes: usize,
+    },
+    /// Keys and values of one chunk differ in shape.
+    #[error("keys have shape {keys:?} and values {values:?}, expected the same")]
+    ShapeMismatch {
+        /// Shape of the keys.
+        keys: (usize, usize, usize),
+        /// Shape of the values.
+        values: (usize, usize, usize),
+    },
+    /// A chunk of another model.
+    #[error("the chunk has (n_kv_heads, head_dim) = {found:?}, expected {expected:?}")]
+    HeadsDiffer {
+        /// Heads and head size of the cache.
+        expected: (usize, usize),
+        /// Heads and head size of the chunk.
+        found: (usize, usize),
+    },
+    /// A chunk without tokens.
+    #[error("the chunk has no tokens, expected at least 1")]
+    EmptyChunk,
+    /// More tokens than the staging buffer has rows.
+    #[error(
+        "the chunk has {found} tokens, expected at most max_chunk = {max_chunk}: cut it with ChunkPlan"
+    )]
+    ChunkTooLong {
+        /// Tokens in the chunk.
+        found: usize,
+        /// Most tokens in a chunk.
+        max_chunk: usize,
+    },
+    /// Nothing may be forgotten, and there is no room for more.
+    #[error(
+        "position {position} and a chunk of {len} exceed context_len = {context_len}: \
+         nothing may be evicted here, so raise context_len or shorten the text"
+    )]
+    ContextFull {
+        /// Tokens that the sequence has already.
+        position: usize,
+        /// Tokens that were to be added.
+        len: usize,
+        /// Most tokens in a sequence.
+        context_len: usize,
+    },
+    /// The sequence is so long that its positions do not fit in `usize`.
+    #[error("position {position} and a chunk of {len} do not fit in usize: reset the sequence")]
+    PositionOverflow {
+        /// Tokens that the sequence has already.
+        position: usize,
+        /// Tokens that were to be added.
+        len: usize,
+    },
+    /// The sequence was removed, or the id comes from another cache.
+    #[error("there is no {id} in this cache: it was removed, or belongs to another cache")]
+    UnknownSequence {
+        /// The id as given.
+        id: SequenceId,
+    },
+    /// A layer beyond the last.
+    #[error("there is no layer {found}, expected less than n_layers = {n_layers}")]
+    NoSuchLayer {
+        /// The layer as given.
+        found: usize,
+        /// Layers in the cache.
+        n_layers: usize,
+    },
+    /// A layer was skipped or came twice.
+    #[error(
+        "layer {found} was staged when layer {expected} is next: \
+         stage and commit the layers of a chunk in order, each once"
+    )]
+    LayerOutOfOrder {
+        /// The layer that is next.
+        expected: usize,
+        /// The layer as given.
+        found: usize,
+    },
+    /// A chunk has another length than in the layers before.
+    #[error("layer {layer} has a chunk of {found} tokens, expected {expected} as in layer 0")]
+    ChunkLengthDiffers {
+        /// The layer being staged.
+        layer: usize,
+        /// Tokens in layer 0.
+        expected: usize,
+        /// Tokens in this layer.
+        found: usize,
+    },
+    /// A new chunk began, or a length was asked to grow, before the last chunk was whole.
+    #[error(
+        "the last chunk of {id} was committed in {committed} of {n_layers} layers: \
+         commit the others, or call abandon_chunk, reset or remove_sequence"
+    )]
+    IncompleteChunk {
+        /// The sequence.
+        id: SequenceId,
+        /// Layers that were committed.
+        committed: usize,
+        /// Layers in the cache.
+        n_layers: usize,
+    },
+    /// A half-done chunk has overwritten rows that are needed to go back.
+    #[error(
+        "{id} cannot go back to position {position}: the chunk has already overwritten rows \
+         it would need, the oldest left is position {oldest}: call reset and prefill again, \
+         or remove_sequence"
+    )]
+    HistoryOverwritten {
+        /// The sequence.
+        id: SequenceId,
+        /// Where the chunk began.
+        position: usize,
+        /// The oldest position still held.
+        oldest: usize,
+    },
+    /// The parts do not make a view.
+    #[error(transparent)]
+    View(#[from] KvError),
+}

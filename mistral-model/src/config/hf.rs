@@ -1,0 +1,163 @@
+//! `config.json` as the `transformers` library writes it. Its spellings stand only here.
+
+use mistral_attention::Window;
+use mistral_core::ops::RopeLayout;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::{Config, ConfigError, ConfigProblem};
+
+/// The library's default when the key is missing, which is not the same as `null`.
+const DEFAULT_SLIDING_WINDOW: usize = 4096;
+/// The library's default when the key is missing; the published 7B files all say 1e-5.
+const DEFAULT_RMS_NORM_EPS: f32 = 1e-6;
+const DEFAULT_ROPE_THETA: f64 = 10_000.0;
+const DEFAULT_CONTEXT_LEN: usize = 32_768;
+
+#[derive(Deserialize)]
+struct File {
+    model_type: Option<String>,
+    hidden_act: Option<String>,
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: Option<usize>,
+    rms_norm_eps: Option<f32>,
+    rope_theta: Option<f64>,
+    rope_parameters: Option<RopeParameters>,
+    rope_scaling: Option<Value>,
+    /// Outer `None`: the key is missing. Inner `None`: it is `null`.
+    #[serde(default, deserialize_with = "present")]
+    sliding_window: Option<Option<usize>>,
+    max_position_embeddings: Option<usize>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
+    quantization_config: Option<Quantization>,
+}
+
+/// Where version 5 of the library keeps `rope_theta`.
+#[derive(Deserialize)]
+struct RopeParameters {
+    rope_theta: Option<f64>,
+    rope_type: Option<String>,
+}
+
+/// The one kind of quantised file that is read: 8-bit integers with an f16 scale for each group
+/// of 32, in the layout of the `compressed-tensors` library.
+#[derive(Deserialize)]
+struct Quantization {
+    quant_method: Option<String>,
+    format: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
+    let file: File = serde_json::from_str(json)?;
+    let mut problems = file.unsupported();
+    let mut need = |key, value: Option<usize>| {
+        value.unwrap_or_else(|| {
+            problems.push(ConfigProblem::Missing { key });
+            1
+        })
+    };
+    let dim = need("hidden_size", file.hidden_size);
+    let n_layers = need("num_hidden_layers", file.num_hidden_layers);
+    let n_heads = need("num_attention_heads", file.num_attention_heads);
+    let hidden_dim = need("intermediate_size", file.intermediate_size);
+    let vocab_size = need("vocab_size", file.vocab_size);
+    let head_dim = match file.head_dim {
+        Some(head_dim) => head_dim,
+        None if n_heads > 0 && dim.is_multiple_of(n_heads) => dim / n_heads,
+        None => {
+            let found =
+                format!("missing, and hidden_size / num_attention_heads is {dim} / {n_heads}");
+            problems.push(ConfigProblem::unfit("head_dim", found, "a whole number"));
+            2
+        }
+    };
+    let sliding_window = file.sliding_window.unwrap_or(Some(DEFAULT_SLIDING_WINDOW));
+    let window = Window::from_hf(sliding_window).unwrap_or_else(|_| {
+        problems.push(ConfigProblem::unfit(
+            "sliding_window",
+            0,
+            "at least 1, or null for none",
+        ));
+        Window::Full
+    });
+    ConfigError::of(problems)?;
+    let in_parameters = file
+        .rope_parameters
+        .and_then(|parameters| parameters.rope_theta);
+    let config = Config {
+        dim,
+        n_layers,
+        n_heads,
+        n_kv_heads: file.num_key_value_heads.unwrap_or(n_heads),
+        head_dim,
+        hidden_dim,
+        vocab_size,
+        norm_eps: file.rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS),
+        rope_theta: file
+            .rope_theta
+            .or(in_parameters)
+            .unwrap_or(DEFAULT_ROPE_THETA),
+        rope_layout: RopeLayout::HalfSplit,
+        window,
+        context_len: file.max_position_embeddings.unwrap_or(DEFAULT_CONTEXT_LEN),
+        tied_embeddings: file.tie_word_embeddings,
+        bos_token: file.bos_token_id,
+        eos_tokens: match file.eos_token_id {
+            Some(OneOrMany::One(token)) => vec![token],
+            Some(OneOrMany::Many(tokens)) => tokens,
+            None => Vec::new(),
+        },
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+impl File {
+    /// Everything that would make the numbers other than those of a Mistral.
+    fn unsupported(&self) -> Vec<ConfigProblem> {
+        let rope_type = self
+            .rope_parameters
+            .as_ref()
+            .and_then(|p| p.rope_type.as_deref());
+        let quantization = self.quantization_config.as_ref();
+        let method = quantization.map(|q| q.quant_method.as_deref().unwrap_or("unnamed"));
+        let format = quantization.map(|q| q.format.as_deref().unwrap_or("unnamed"));
+        let mut problems = Vec::new();
+        for (field, found, expected) in [
+            ("model_type", self.model_type.as_deref(), "mistral"),
+            ("hidden_act", self.hidden_act.as_deref(), "silu"),
+            ("rope_type", rope_type, "default"),
+            ("quant_method", method, "compressed-tensors"),
+            ("quantization format", format, "int-quantized"),
+        ] {
+            if let Some(found) = found
+                && found != expected
+            {
+                problems.push(ConfigProblem::unfit(field, found, expected));
+            }
+        }
+        if let Some(scaling) = &self.rope_scaling {
+            problems.push(ConfigProblem::unfit("rope_scaling", scaling, "null"));
+        }
+        problems
+    }
+}

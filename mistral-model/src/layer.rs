@@ -1,0 +1,154 @@
+//! One transformer block (arXiv:2310.06825, figure 1 and table 1).
+//!
+//! ```text
+//! h   = x + attention(norm(x))
+//! out = h + feed_forward(norm(h))
+//! ```
+
+use mistral_attention::Attention;
+use mistral_core::ops::{Rope, matmul, rms_norm, swiglu};
+use mistral_core::{Element, Matrix};
+use mistral_kvcache::{RollingKvCache, SequenceId};
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use crate::config::Config;
+use crate::error::ModelError;
+use crate::scratch::{Scratch, heads, rows};
+
+/// The parameters of a block. Matrices are `(outputs, inputs)`.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Vec<f32>,
+    /// `(n_heads * head_dim, dim)`
+    pub(crate) q_proj: Matrix,
+    /// `(n_kv_heads * head_dim, dim)`
+    pub(crate) k_proj: Matrix,
+    /// `(n_kv_heads * head_dim, dim)`
+    pub(crate) v_proj: Matrix,
+    /// `(dim, n_heads * head_dim)`
+    pub(crate) o_proj: Matrix,
+    pub(crate) feed_forward_norm: Vec<f32>,
+    /// `(hidden_dim, dim)`
+    pub(crate) gate_proj: Matrix,
+    /// `(hidden_dim, dim)`
+    pub(crate) up_proj: Matrix,
+    /// `(dim, hidden_dim)`
+    pub(crate) down_proj: Matrix,
+}
+
+/// What all blocks of a model share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) attention: &'a Attention,
+    pub(crate) rope: &'a Rope,
+}
+
+/// Where a block finds the keys and values of its sequence.
+pub(crate) struct CacheSlot<'a, E: Element> {
+    pub(crate) cache: &'a mut RollingKvCache<E>,
+    pub(crate) sequence: SequenceId,
+    pub(crate) layer: usize,
+}
+
+impl Layer {
+    /// Runs the block on a chunk, in place.
+    ///
+    /// Shapes: `x` is `(tokens, dim)`; the scratch's angles are those of the chunk's positions.
+    pub(crate) fn forward<E: Element>(
+        &self,
+        shared: Shared<'_>,
+        mut x: ArrayViewMut2<'_, f32>,
+        slot: CacheSlot<'_, E>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let (tokens, dim) = x.dim();
+        self.attend(shared, x.view(), slot, scratch)?;
+        x += &rows(&mut scratch.normed, tokens, dim)?;
+        self.feed_forward(shared, x.view(), scratch)?;
+        x += &rows(&mut scratch.normed, tokens, dim)?;
+        Ok(())
+    }
+
+    /// `normed = o_proj(attention(rope(q_proj(norm(x))), rope(k_proj(norm(x))), v_proj(norm(x))))`
+    fn attend<E: Element>(
+        &self,
+        shared: Shared<'_>,
+        x: ArrayView2<'_, f32>,
+        slot: CacheSlot<'_, E>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let Shared {
+            config,
+            attention,
+            rope,
+        } = shared;
+        let (n, head_dim) = (x.nrows(), config.head_dim);
+        let mut normed = rows(&mut scratch.normed, n, config.dim)?;
+        rms_norm(x, &self.attention_norm, config.norm_eps, normed.view_mut())?;
+        for (weights, out) in [
+            (&self.q_proj, &mut scratch.q),
+            (&self.k_proj, &mut scratch.k),
+            (&self.v_proj, &mut scratch.v),
+        ] {
+            matmul(normed.view(), weights, rows(out, n, weights.rows())?)?;
+        }
+        let mut q = heads(&mut scratch.q, n, config.n_heads, head_dim)?;
+        let mut k = heads(&mut scratch.k, n, config.n_kv_heads, head_dim)?;
+        let v = heads(&mut scratch.v, n, config.n_kv_heads, head_dim)?;
+        rope.apply(q.view_mut(), &scratch.angles)?;
+        rope.apply(k.view_mut(), &scratch.angles)?;
+
+        let step = slot
+            .cache
+            .stage(slot.sequence, slot.layer, k.view(), v.view())?;
+        let out = heads(&mut scratch.attended, n, config.n_heads, head_dim)?;
+        attention.forward(q.view(), &step.kv()?, out)?;
+        step.commit();
+
+        let attended = rows(&mut scratch.attended, n, config.n_heads * head_dim)?;
+        matmul(attended.view(), &self.o_proj, normed)?;
+        Ok(())
+    }
+
+    /// `normed = down_proj(silu(gate_proj(norm(x))) * up_proj(norm(x)))`
+    fn feed_forward(
+        &self,
+        shared: Shared<'_>,
+        x: ArrayView2<'_, f32>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let config = shared.config;
+        let n = x.nrows();
+        let mut normed = rows(&mut scratch.normed, n, config.dim)?;
+        let mut gate = rows(&mut scratch.gate, n, config.hidden_dim)?;
+        let mut up = rows(&mut scratch.up, n, config.hidden_dim)?;
+        rms_norm(
+            x,
+            &self.feed_forward_norm,
+            config.norm_eps,
+            normed.view_mut(),
+        )?;
+        matmul(normed.view(), &self.gate_proj, gate.view_mut())?;
+        matmul(normed.view(), &self.up_proj, up.view_mut())?;
+        swiglu(gate.view_mut(), up.view())?;
+        matmul(gate.view(), &self.down_proj, normed)?;
+        Ok(())
+    }
+
+    /// Bytes of the parameters in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let matrices = [
+            &self.q_proj,
+            &self.k_proj,
+            &self.v_proj,
+            &self.o_proj,
+            &self.gate_proj,
+            &self.up_proj,
+            &self.down_proj,
+        ];
+        matrices.into_iter().map(Matrix::bytes).sum::<usize>()
+            + size_of_val(self.attention_norm.as_slice())
+            + size_of_val(self.feed_forward_norm.as_slice())
+    }
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
+
+pub mod config;
+mod error;
+pub mod generate;
+mod layer;
+mod random;
+mod scratch;
+pub mod session;
+#[cfg(feature = "tokenizer")]
+pub mod tokenizer;
+pub mod transformer;
+pub mod weights;
+
+pub use config::{Config, ConfigError};
+pub use error::ModelError;
+pub use generate::{Generator, Sampler, SamplerOptions};
+pub use mistral_attention::Window;
+pub use mistral_core::ops::RopeLayout;
+pub use mistral_core::{DType, half, ndarray};
+pub use mistral_kvcache::RollingKvCache;
+pub use scratch::Scratch;
+pub use session::{Session, SessionOptions};
+#[cfg(feature = "tokenizer")]
+pub use tokenizer::Tokenizer;
+pub use transformer::Transformer;
+pub use weights::{Checkpoint, OpenOptions, WeightsError};

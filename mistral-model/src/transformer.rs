@@ -1,0 +1,249 @@
+//! The model: immutable weights and the forward pass over them.
+
+use std::ops::Range;
+use std::path::Path;
+
+use mistral_attention::Attention;
+use mistral_core::ops::{Rope, matmul, rms_norm};
+use mistral_core::{DType, Element, Matrix};
+use mistral_kvcache::{RollingKvCache, SequenceId};
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use crate::config::Config;
+use crate::error::ModelError;
+use crate::layer::{CacheSlot, Layer, Shared};
+use crate::random;
+use crate::scratch::{Scratch, rows};
+use crate::weights::Checkpoint;
+
+/// A Mistral model. Immutable and `Sync`: any number of [`Session`](crate::Session)s share one.
+///
+/// ```
+/// use mistral_model::{Config, DType, Session, SessionOptions, Transformer};
+///
+/// // A model of any shape with random weights: no download.
+/// let config = Config { dim: 64, n_layers: 2, n_heads: 4, n_kv_heads: 2, head_dim: 16,
+///     hidden_dim: 96, vocab_size: 100, ..Config::mistral_7b_v01() };
+/// let model = Transformer::random(&config, DType::BF16, 7)?;
+/// let mut session = Session::new(&model, SessionOptions::default())?;
+/// let logits = session.prefill(&[1, 42, 5])?;
+/// assert_eq!(logits.len(), 100);
+/// # Ok::<(), mistral_model::ModelError>(())
+/// ```
+#[derive(Debug)]
+pub struct Transformer {
+    config: Config,
+    attention: Attention,
+    rope: Rope,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    /// `None`: the embedding.
+    output: Option<Matrix>,
+}
+
+/// What a model is put together from.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    /// `(vocab_size, dim)`
+    pub(crate) embedding: Matrix,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) norm: Vec<f32>,
+    /// `(vocab_size, dim)`; `None` if embeddings are tied.
+    pub(crate) output: Option<Matrix>,
+}
+
+impl Transformer {
+    /// Opens a folder with a checkpoint; see [`Checkpoint::open`] for the files it may hold.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Weights`]: files that are missing, damaged or do not fit each other.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, ModelError> {
+        Checkpoint::open(folder)?.load()
+    }
+
+    /// Reads a checkpoint in memory: the contents of `config.json` and of `model.safetensors`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_bytes(config_json: &str, safetensors: &[u8]) -> Result<Self, ModelError> {
+        Checkpoint::from_bytes(config_json, safetensors)?.load()
+    }
+
+    /// A model with random weights, the same for the same seed on every machine.
+    ///
+    /// Matrices keep the size of what passes through them, so that logits are of order one.
+    ///
+    /// # Errors
+    ///
+    /// - [`ModelError::Config`]: no model has such sizes.
+    /// - [`ModelError::Matrix`]: no memory.
+    pub fn random(config: &Config, dtype: DType, seed: u64) -> Result<Self, ModelError> {
+        config.validate()?;
+        Self::from_parts(random::parts(config, dtype, seed)?)
+    }
+
+    pub(crate) fn from_parts(parts: Parts) -> Result<Self, ModelError> {
+        let Parts {
+            config,
+            embedding,
+            layers,
+            norm,
+            output,
+        } = parts;
+        Ok(Self {
+            attention: Attention::new(config.attention())?,
+            rope: Rope::new(config.head_dim, config.rope_theta, config.rope_layout)?,
+            config,
+            embedding,
+            layers,
+            norm,
+            output,
+        })
+    }
+
+    /// The sizes and constants.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Bytes of all weights in memory.
+    pub fn bytes(&self) -> usize {
+        self.embedding.bytes()
+            + self.layers.iter().map(Layer::bytes).sum::<usize>()
+            + size_of_val(self.norm.as_slice())
+            + self.output.as_ref().map_or(0, Matrix::bytes)
+    }
+
+    /// Refuses tokens that the model does not have.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::UnknownToken`] names the first.
+    pub fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab_size = self.config.vocab_size;
+        match tokens
+            .iter()
+            .enumerate()
+            .find(|(_, token)| **token as usize >= vocab_size)
+        {
+            None => Ok(()),
+            Some((index, &token)) => Err(ModelError::UnknownToken {
+                token,
+                index,
+                vocab_size,
+            }),
+        }
+    }
+
+    /// Looks up the embedding of each token: the input of layer 0.
+    ///
+    /// Shapes: `hidden` is `(tokens, dim)`.
+    ///
+    /// # Errors
+    ///
+    /// - [`ModelError::UnknownToken`]: a token is out of range.
+    /// - [`ModelError::Matrix`]: `hidden` has rows of another length.
+    pub fn embed(
+        &self,
+        tokens: &[u32],
+        mut hidden: ArrayViewMut2<'_, f32>,
+    ) -> Result<(), ModelError> {
+        self.check_tokens(tokens)?;
+        for (token, row) in tokens.iter().zip(hidden.outer_iter_mut()) {
+            self.embedding
+                .row(*token as usize, row.into_slice().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// Runs some layers on the next chunk of a sequence, in place.
+    ///
+    /// The cache may hold all layers of the model or only those that are run here, so that a model
+    /// can be spread over processes: the first of `layers` uses the cache's next layer.
+    ///
+    /// Shapes: `hidden` is `(tokens, dim)`.
+    ///
+    /// # Errors
+    ///
+    /// - [`ModelError::NotFinite`]: a layer gives NaN or infinity.
+    /// - [`ModelError::Cache`]: the cache refuses the chunk.
+    /// - [`ModelError::Shape`]: the chunk is longer than the scratch memory, or there is no such
+    ///   layer.
+    ///
+    /// # Cost
+    ///
+    /// For a layer, `2 * tokens` flops for each weight and `4 * n_heads * head_dim` for each
+    /// visible pair of positions.
+    pub fn forward_layers<E: Element>(
+        &self,
+        layers: Range<usize>,
+        mut hidden: ArrayViewMut2<'_, f32>,
+        cache: &mut RollingKvCache<E>,
+        sequence: SequenceId,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let start = cache.position(sequence)?;
+        let first = cache.next_layer(sequence)?;
+        let shared = Shared {
+            config: &self.config,
+            attention: &self.attention,
+            rope: &self.rope,
+        };
+        self.rope
+            .angles_into(start..start + hidden.nrows(), &mut scratch.angles);
+        let chosen = self.layers.get(layers.clone()).ok_or_else(out_of_bounds)?;
+        for (i, layer) in chosen.iter().enumerate() {
+            let slot = CacheSlot {
+                cache,
+                sequence,
+                layer: first + i,
+            };
+            layer.forward(shared, hidden.view_mut(), slot, scratch)?;
+            if let Some(row) = first_not_finite(hidden.view()) {
+                let position = start + row;
+                return Err(ModelError::NotFinite {
+                    layer: layers.start + i,
+                    position,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Logits from the output of the last layer.
+    ///
+    /// Shapes: `hidden` is `(tokens, dim)`, `logits` is `(tokens, vocab_size)`.
+    ///
+    /// # Errors
+    ///
+    /// - [`ModelError::Op`]: the shapes do not fit.
+    /// - [`ModelError::Shape`]: more tokens than the scratch memory has room for.
+    pub fn logits(
+        &self,
+        hidden: ArrayView2<'_, f32>,
+        logits: ArrayViewMut2<'_, f32>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let mut normed = rows(&mut scratch.normed, hidden.nrows(), self.config.dim)?;
+        rms_norm(hidden, &self.norm, self.config.norm_eps, normed.view_mut())?;
+        matmul(
+            normed.view(),
+            self.output.as_ref().unwrap_or(&self.embedding),
+            logits,
+        )?;
+        Ok(())
+    }
+}
+
+/// The first row with a number that is none.
+pub(crate) fn first_not_finite(x: ArrayView2<'_, f32>) -> Option<usize> {
+    x.outer_iter()
+        .position(|row| row.iter().any(|value| !value.is_finite()))
+}
+
+fn out_of_bounds() -> ndarray::ShapeError {
+    ndarray::ShapeError::from_kind(ndarray::ErrorKind::OutOfBounds)
+}

@@ -1,0 +1,252 @@
+//! What can be wrong with the files of a model.
+
+use std::io;
+use std::path::PathBuf;
+
+use mistral_core::MatrixError;
+use safetensors::Dtype;
+
+use crate::config::ConfigError;
+
+/// Files that no model can be read from.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The operating system refuses.
+    #[error("cannot read {}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No known file in the folder.
+    #[error(
+        "{} holds no model, expected config.json with model.safetensors (or \
+         model.safetensors.index.json), or params.json with consolidated.safetensors",
+        .path.display()
+    )]
+    NoModel {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A JSON file that is too long.
+    #[error("{} has {found} bytes, expected at most {limit}", .path.display())]
+    FileTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Found.
+        found: u64,
+        /// Most that is read.
+        limit: u64,
+    },
+    /// A configuration that cannot be used.
+    #[error("{} cannot be used", .path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ConfigError,
+    },
+    /// An index that is not the JSON expected.
+    #[error("{} is no index of shards", .path.display())]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// An index that points elsewhere.
+    #[error("{} names {file:?}, expected the plain name of a file beside it", .path.display())]
+    IndexEscapes {
+        /// The index.
+        path: PathBuf,
+        /// What it names.
+        file: String,
+    },
+    /// A damaged or hostile safetensors file.
+    #[error("{} is damaged", .path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: ArchiveError,
+    },
+    /// The tensors are not those of the configuration: all of the differences.
+    #[error("the weights do not fit the configuration:{}", crate::config::list(.problems))]
+    Tensors {
+        /// At least one.
+        problems: Vec<TensorProblem>,
+    },
+    /// No memory, or no elements.
+    #[error("{tensor} cannot be loaded")]
+    Matrix {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: MatrixError,
+    },
+}
+
+/// One tensor that is not as the configuration needs it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorProblem {
+    /// Not there.
+    #[error("{tensor} is missing")]
+    Missing {
+        /// The tensor.
+        tensor: String,
+    },
+    /// There, and not asked for.
+    #[error("{tensor} in {} belongs to no part of the model", .path.display())]
+    Unexpected {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// In two files.
+    #[error("{tensor} is in {} and again in {}", .first.display(), .second.display())]
+    Repeated {
+        /// The tensor.
+        tensor: String,
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// Not in the file that the index names.
+    #[error("{tensor} is not in {file}, where the index puts it")]
+    NotWhereIndexed {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: String,
+    },
+    /// Of another shape.
+    #[error("{tensor} at byte {offset} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Where it lies in its file.
+        offset: u64,
+        /// Found.
+        found: Vec<usize>,
+        /// Expected.
+        expected: Vec<usize>,
+    },
+    /// Of a type that is no weight's.
+    #[error("{tensor} at byte {offset} has type {found:?}, expected {expected}")]
+    Type {
+        /// The tensor.
+        tensor: String,
+        /// Where it lies in its file.
+        offset: u64,
+        /// Found.
+        found: Dtype,
+        /// Expected.
+        expected: &'static str,
+    },
+}
+
+/// A safetensors file whose header cannot be trusted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// Shorter than it says.
+    #[error("the file has {found} bytes, expected at least {expected}")]
+    Truncated {
+        /// Found.
+        found: u64,
+        /// Expected.
+        expected: u64,
+    },
+    /// Longer than any header needs.
+    #[error("the header has {found} bytes, expected at most {limit}")]
+    HeaderTooLong {
+        /// Found.
+        found: u64,
+        /// Limit.
+        limit: u64,
+    },
+    /// Not text.
+    #[error("the header is not UTF-8 at byte {offset}")]
+    HeaderNotUtf8 {
+        /// In the file.
+        offset: u64,
+    },
+    /// Not the JSON expected.
+    #[error("the header is not the JSON that was expected")]
+    HeaderNotJson {
+        /// Why not.
+        #[from]
+        source: serde_json::Error,
+    },
+    /// The same name twice.
+    #[error("{tensor} is there twice")]
+    Duplicate {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A type that the format does not know.
+    #[error("{tensor} has unknown type {found:?}")]
+    UnknownDType {
+        /// The tensor.
+        tensor: String,
+        /// Found.
+        found: String,
+    },
+    /// Offsets that no bytes belong to.
+    #[error("{tensor} lies at {begin}..{end} of the data, expected inside 0..{data}")]
+    OutsideFile {
+        /// The tensor.
+        tensor: String,
+        /// First byte.
+        begin: u64,
+        /// Byte after the last.
+        end: u64,
+        /// Bytes of data.
+        data: u64,
+    },
+    /// Not as many bytes as its shape needs.
+    #[error("{tensor} at byte {offset} has {found} bytes, expected those of {shape:?} {dtype:?}")]
+    SizeMismatch {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<u64>,
+        /// Its type.
+        dtype: Dtype,
+        /// In the file.
+        offset: u64,
+        /// Bytes found.
+        found: u64,
+    },
+    /// A gap, or an overlap with the tensor before.
+    #[error("{tensor} starts at byte {found}, expected {expected}, where the one before ends")]
+    NotConsecutive {
+        /// The tensor.
+        tensor: String,
+        /// Start found.
+        found: u64,
+        /// End of the tensor before.
+        expected: u64,
+    },
+    /// Bytes that belong to no tensor.
+    #[error("the file has {found} bytes, expected {expected}, where the last tensor ends")]
+    TrailingBytes {
+        /// Found.
+        found: u64,
+        /// Expected.
+        expected: u64,
+    },
+    /// Somebody wrote to the file while it was opened.
+    #[error("the file has {found} bytes now and had {expected} before")]
+    LengthChanged {
+        /// Found.
+        found: u64,
+        /// Expected.
+        expected: u64,
+    },
+}

@@ -1,0 +1,350 @@
+//! Checkpoints: from files in a folder, or bytes in memory, to a [`Transformer`].
+//!
+//! What is here: [`Checkpoint`], which finds the files, reads their tables of contents and holds
+//! them against the configuration. What is not: anything about what the numbers mean. Names are in
+//! `names.rs`, the file format in `archive.rs`, the reading of numbers in `load.rs`.
+
+mod archive;
+mod error;
+mod load;
+#[cfg(feature = "mmap")]
+mod mmap;
+mod names;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path};
+
+use safetensors::Dtype;
+use serde::Deserialize;
+
+pub use archive::TensorInfo;
+pub use error::{ArchiveError, TensorProblem, WeightsError};
+pub use names::Naming;
+
+use self::archive::{Archive, io_error};
+use self::names::{Expected, expected};
+use crate::config::{Config, ConfigError};
+use crate::error::ModelError;
+use crate::transformer::Transformer;
+
+/// Longest `config.json`, `params.json` or index that is read.
+const LONGEST_JSON: u64 = 16 << 20;
+/// Weights of a row that share a scale in 8-bit files.
+const GROUP: usize = 32;
+
+/// How files are read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenOptions {
+    #[cfg(feature = "mmap")]
+    mmap: bool,
+}
+
+impl OpenOptions {
+    /// Ordinary reads.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads through a memory map: no buffer between the page cache and the matrices.
+    ///
+    /// The file must not be shortened by anyone meanwhile: the operating system would end the
+    /// program. Weights are brought into the kernels' layout either way, so this saves a copy, not
+    /// memory.
+    #[cfg(feature = "mmap")]
+    pub fn mmap(self, mmap: bool) -> Self {
+        Self { mmap }
+    }
+
+    fn archive(self, path: &Path) -> Result<Archive<'static>, WeightsError> {
+        #[cfg(feature = "mmap")]
+        if self.mmap {
+            return Archive::map(path);
+        }
+        Archive::open(path)
+    }
+}
+
+/// The files of a model: configuration and tables of contents, checked against each other. No
+/// weight has been read yet.
+#[derive(Debug)]
+pub struct Checkpoint<'a> {
+    config: Config,
+    archives: Vec<Archive<'a>>,
+    /// Each tensor of the model, in the order of loading, and the archive that holds it.
+    tensors: Vec<(Expected, usize)>,
+}
+
+/// How far loading has come.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadProgress<'a> {
+    /// The tensor that was loaded last.
+    pub tensor: &'a str,
+    /// Bytes read so far.
+    pub bytes: u64,
+    /// Bytes to read in all.
+    pub total: u64,
+}
+
+impl Checkpoint<'static> {
+    /// Opens a folder with ordinary reads.
+    ///
+    /// | files | what they are |
+    /// |---|---|
+    /// | `config.json`, `model.safetensors` | Hugging Face's format |
+    /// | `config.json`, `model.safetensors.index.json`, shards | the same in several files |
+    /// | `params.json`, `consolidated.safetensors` | Mistral's own format |
+    ///
+    /// A folder with both is read in Hugging Face's format.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError`]: files that are missing, damaged or do not fit each other. Everything that
+    /// is wrong with the tensors is listed at once.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, WeightsError> {
+        Self::open_with(folder, OpenOptions::new())
+    }
+
+    /// [`open`](Self::open) with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(folder: impl AsRef<Path>, options: OpenOptions) -> Result<Self, WeightsError> {
+        let folder = folder.as_ref();
+        let there = |name: &str| folder.join(name).is_file();
+        let config = |name: &str, parse: fn(&str) -> Result<Config, ConfigError>| {
+            let path = folder.join(name);
+            let json = read_json(&path)?;
+            parse(&json).map_err(|source| WeightsError::Config { path, source })
+        };
+        if there("config.json") && there("model.safetensors.index.json") {
+            let config = config("config.json", Config::from_hf_json)?;
+            let (archives, problems) = open_shards(folder, options)?;
+            Self::check(config, Naming::HuggingFace, archives, problems)
+        } else if there("config.json") && there("model.safetensors") {
+            let config = config("config.json", Config::from_hf_json)?;
+            let archive = options.archive(&folder.join("model.safetensors"))?;
+            Self::check(config, Naming::HuggingFace, vec![archive], Vec::new())
+        } else if there("params.json") && there("consolidated.safetensors") {
+            let config = config("params.json", Config::from_params_json)?;
+            let archive = options.archive(&folder.join("consolidated.safetensors"))?;
+            Self::check(config, Naming::Mistral, vec![archive], Vec::new())
+        } else {
+            fs::metadata(folder).map_err(|source| io_error(folder, source))?;
+            Err(WeightsError::NoModel {
+                path: folder.to_owned(),
+            })
+        }
+    }
+}
+
+impl<'a> Checkpoint<'a> {
+    /// A checkpoint in memory: the contents of `config.json` and of `model.safetensors`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_bytes(config_json: &str, safetensors: &'a [u8]) -> Result<Self, WeightsError> {
+        let config = Config::from_hf_json(config_json).map_err(|source| WeightsError::Config {
+            path: "config.json".into(),
+            source,
+        })?;
+        let archive = Archive::from_bytes("model.safetensors", safetensors)?;
+        Self::check(config, Naming::HuggingFace, vec![archive], Vec::new())
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The tensors that will be loaded, by name, as they lie in the files.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.tensors.iter().filter_map(|(wanted, archive)| {
+            let info = self.archives.get(*archive)?.tensors().get(&wanted.name)?;
+            Some((wanted.name.as_str(), info))
+        })
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`]: a file cannot be read any more, or there is no memory.
+    pub fn load(&self) -> Result<Transformer, ModelError> {
+        self.load_with(|_| {})
+    }
+
+    /// [`load`](Self::load), with a call after each tensor.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_with(
+        &self,
+        progress: impl FnMut(LoadProgress<'_>),
+    ) -> Result<Transformer, ModelError> {
+        load::transformer(self, progress)
+    }
+
+    /// Holds the tables of contents against the configuration.
+    fn check(
+        mut config: Config,
+        naming: Naming,
+        archives: Vec<Archive<'a>>,
+        mut problems: Vec<TensorProblem>,
+    ) -> Result<Self, WeightsError> {
+        config.rope_layout = naming.rope_layout();
+        let mut homes: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, archive) in archives.iter().enumerate() {
+            for name in archive.tensors().keys() {
+                if let Some(first) = homes.insert(name, index) {
+                    problems.push(TensorProblem::Repeated {
+                        tensor: name.clone(),
+                        first: archives[first].path().to_owned(),
+                        second: archive.path().to_owned(),
+                    });
+                }
+            }
+        }
+        let mut tensors = Vec::new();
+        for wanted in expected(&config, naming) {
+            match homes.remove(wanted.name.as_str()) {
+                None => problems.push(TensorProblem::Missing {
+                    tensor: wanted.name,
+                }),
+                Some(index) => {
+                    let contents = archives[index].tensors();
+                    problems.extend(problem_of(&wanted, contents));
+                    homes.remove(scale_name(&wanted.name).as_str());
+                    tensors.push((wanted, index));
+                }
+            }
+        }
+        homes.retain(|name, _| !names::is_redundant(name, &config));
+        problems.extend(
+            homes
+                .into_iter()
+                .map(|(name, index)| TensorProblem::Unexpected {
+                    tensor: name.to_owned(),
+                    path: archives[index].path().to_owned(),
+                }),
+        );
+        if problems.is_empty() {
+            Ok(Self {
+                config,
+                archives,
+                tensors,
+            })
+        } else {
+            Err(WeightsError::Tensors { problems })
+        }
+    }
+}
+
+/// Where the scales of an 8-bit matrix are found.
+fn scale_name(name: &str) -> String {
+    format!("{name}_scale")
+}
+
+/// What is wrong with a tensor that is there.
+fn problem_of(wanted: &Expected, contents: &BTreeMap<String, TensorInfo>) -> Option<TensorProblem> {
+    let info = contents.get(&wanted.name)?;
+    let wrong_type = |tensor: String, info: &TensorInfo, expected| {
+        Some(TensorProblem::Type {
+            tensor,
+            offset: info.offset,
+            found: info.dtype,
+            expected,
+        })
+    };
+    let shape = |tensor: String, info: &TensorInfo, expected: &[usize]| {
+        (info.shape != expected).then(|| TensorProblem::Shape {
+            tensor,
+            offset: info.offset,
+            found: info.shape.clone(),
+            expected: expected.to_vec(),
+        })
+    };
+    if let Some(problem) = shape(wanted.name.clone(), info, &wanted.shape) {
+        return Some(problem);
+    }
+    match (info.dtype, wanted.shape.as_slice()) {
+        (Dtype::F32 | Dtype::F16 | Dtype::BF16, _) => None,
+        (Dtype::I8, [rows, cols]) if cols.is_multiple_of(GROUP) => {
+            let name = scale_name(&wanted.name);
+            match contents.get(&name) {
+                None => Some(TensorProblem::Missing { tensor: name }),
+                Some(scale) if scale.dtype != Dtype::F16 => wrong_type(name, scale, "F16"),
+                Some(scale) => shape(name, scale, &[*rows, cols / GROUP]),
+            }
+        }
+        _ => wrong_type(
+            wanted.name.clone(),
+            info,
+            "F32, F16, BF16, or I8 with scales",
+        ),
+    }
+}
+
+/// Reads a JSON file of a sensible length.
+fn read_json(path: &Path) -> Result<String, WeightsError> {
+    let found = fs::metadata(path)
+        .map_err(|source| io_error(path, source))?
+        .len();
+    if found > LONGEST_JSON {
+        let path = path.to_owned();
+        return Err(WeightsError::FileTooLong {
+            path,
+            found,
+            limit: LONGEST_JSON,
+        });
+    }
+    fs::read_to_string(path).map_err(|source| io_error(path, source))
+}
+
+/// `model.safetensors.index.json`: which file holds which tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+fn open_shards(
+    folder: &Path,
+    options: OpenOptions,
+) -> Result<(Vec<Archive<'static>>, Vec<TensorProblem>), WeightsError> {
+    let path = folder.join("model.safetensors.index.json");
+    let json = read_json(&path)?;
+    let index: Index = serde_json::from_str(&json).map_err(|source| WeightsError::Index {
+        path: path.clone(),
+        source,
+    })?;
+    let files: BTreeSet<&String> = index.weight_map.values().collect();
+    let mut archives = BTreeMap::new();
+    for file in files {
+        let mut parts = Path::new(file).components();
+        if !matches!(
+            (parts.next(), parts.next()),
+            (Some(Component::Normal(_)), None)
+        ) {
+            return Err(WeightsError::IndexEscapes {
+                path,
+                file: file.clone(),
+            });
+        }
+        archives.insert(file.as_str(), options.archive(&folder.join(file))?);
+    }
+    let misplaced = index.weight_map.iter().filter(|(tensor, file)| {
+        archives
+            .get(file.as_str())
+            .is_none_or(|archive| !archive.tensors().contains_key(*tensor))
+    });
+    let problems = misplaced
+        .map(|(tensor, file)| TensorProblem::NotWhereIndexed {
+            tensor: tensor.clone(),
+            file: file.clone(),
+        })
+        .collect();
+    Ok((archives.into_values().collect(), problems))
+}

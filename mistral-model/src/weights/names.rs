@@ -1,0 +1,145 @@
+//! One table: what each parameter is called in Hugging Face's files and in Mistral's own, and what
+//! shape it has. Foreign spellings of parameters stand only here.
+
+use mistral_core::ops::RopeLayout;
+
+use crate::config::Config;
+
+/// Whose names a checkpoint uses, and with them whose order of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// `model.safetensors`: `model.layers.0.self_attn.q_proj.weight`, half-split rotation.
+    HuggingFace,
+    /// `consolidated.safetensors`: `layers.0.attention.wq.weight`, interleaved rotation.
+    Mistral,
+}
+
+impl Naming {
+    /// The order of the rows of `q_proj` and `k_proj`.
+    pub fn rope_layout(self) -> RopeLayout {
+        match self {
+            Self::HuggingFace => RopeLayout::HalfSplit,
+            Self::Mistral => RopeLayout::Interleaved,
+        }
+    }
+}
+
+/// A parameter of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LayerField {
+    AttentionNorm,
+    Q,
+    K,
+    V,
+    O,
+    FeedForwardNorm,
+    Gate,
+    Up,
+    Down,
+}
+
+/// A parameter of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Embedding,
+    Layer(usize, LayerField),
+    Norm,
+    Output,
+}
+
+/// `(field, Hugging Face, Mistral)` within a layer.
+const LAYER: [(LayerField, &str, &str); 9] = [
+    (
+        LayerField::AttentionNorm,
+        "input_layernorm",
+        "attention_norm",
+    ),
+    (LayerField::Q, "self_attn.q_proj", "attention.wq"),
+    (LayerField::K, "self_attn.k_proj", "attention.wk"),
+    (LayerField::V, "self_attn.v_proj", "attention.wv"),
+    (LayerField::O, "self_attn.o_proj", "attention.wo"),
+    (
+        LayerField::FeedForwardNorm,
+        "post_attention_layernorm",
+        "ffn_norm",
+    ),
+    (LayerField::Gate, "mlp.gate_proj", "feed_forward.w1"),
+    (LayerField::Up, "mlp.up_proj", "feed_forward.w3"),
+    (LayerField::Down, "mlp.down_proj", "feed_forward.w2"),
+];
+
+/// `(field, Hugging Face, Mistral)` outside the layers.
+const MODEL: [(Field, &str, &str); 3] = [
+    (
+        Field::Embedding,
+        "model.embed_tokens.weight",
+        "tok_embeddings.weight",
+    ),
+    (Field::Norm, "model.norm.weight", "norm.weight"),
+    (Field::Output, "lm_head.weight", "output.weight"),
+];
+
+/// A tensor that a checkpoint of some configuration must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) field: Field,
+    pub(super) name: String,
+    /// One size for a norm, `(rows, cols)` for a matrix.
+    pub(super) shape: Vec<usize>,
+}
+
+/// Every tensor of a model, in the order in which a forward pass needs them.
+pub(super) fn expected(config: &Config, naming: Naming) -> Vec<Expected> {
+    let pick = |hf: &'static str, mistral: &'static str| match naming {
+        Naming::HuggingFace => hf,
+        Naming::Mistral => mistral,
+    };
+    let mut all = Vec::new();
+    for (field, hf, mistral) in MODEL {
+        let shape = match field {
+            Field::Norm => vec![config.dim],
+            Field::Output if config.tied_embeddings => continue,
+            _ => vec![config.vocab_size, config.dim],
+        };
+        all.push(Expected {
+            field,
+            name: pick(hf, mistral).to_owned(),
+            shape,
+        });
+    }
+    for layer in 0..config.n_layers {
+        for (field, hf, mistral) in LAYER {
+            let prefix = pick("model.layers", "layers");
+            let name = format!("{prefix}.{layer}.{}.weight", pick(hf, mistral));
+            let shape = layer_shape(config, field);
+            all.push(Expected {
+                field: Field::Layer(layer, field),
+                name,
+                shape,
+            });
+        }
+    }
+    all
+}
+
+fn layer_shape(config: &Config, field: LayerField) -> Vec<usize> {
+    let q = config.n_heads * config.head_dim;
+    let kv = config.n_kv_heads * config.head_dim;
+    match field {
+        LayerField::AttentionNorm | LayerField::FeedForwardNorm => vec![config.dim],
+        LayerField::Q => vec![q, config.dim],
+        LayerField::K | LayerField::V => vec![kv, config.dim],
+        LayerField::O => vec![config.dim, q],
+        LayerField::Gate | LayerField::Up => vec![config.hidden_dim, config.dim],
+        LayerField::Down => vec![config.dim, config.hidden_dim],
+    }
+}
+
+/// Whether a tensor that no field asks for is known to carry nothing: old checkpoints store the
+/// rotation frequencies, and some with tied embeddings the output matrix a second time.
+pub(super) fn is_redundant(name: &str, config: &Config) -> bool {
+    let output = MODEL
+        .iter()
+        .any(|(field, hf, mistral)| *field == Field::Output && (name == *hf || name == *mistral));
+    name.ends_with(".rotary_emb.inv_freq") || (config.tied_embeddings && output)
+}
