@@ -27,10 +27,7 @@ impl Attention {
     /// - [`AttentionError::BadScale`]: the scale is NaN or infinite.
     pub fn new(config: AttentionConfig) -> Result<Self, AttentionError> {
         config.check()?;
-        Ok(Self {
-            config,
-            level: Level::detect(),
-        })
+        Ok(Self { config, level: Level::detect() })
     }
 
     /// The same at a given SIMD level. Every level gives the same bits; this is how to check it.
@@ -84,10 +81,7 @@ impl Attention {
     ) -> Result<(), AttentionError> {
         let plan = Plan::new(&self.config, q.dim(), kv)?;
         if out.dim() != q.dim() {
-            return Err(AttentionError::OutShape {
-                found: out.dim(),
-                expected: q.dim(),
-            });
+            return Err(AttentionError::OutShape { found: out.dim(), expected: q.dim() });
         }
         if plan.q_len() > 0 {
             kernel::forward(self.level, plan, q, kv, out);

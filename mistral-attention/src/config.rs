@@ -33,13 +33,7 @@ impl AttentionConfig {
     /// attention. There is no window, and the scale is `1 / sqrt(head_dim)`, until said otherwise.
     /// [`Attention::new`](crate::Attention::new) checks the numbers.
     pub fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Self {
-        Self {
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            window: Window::Full,
-            scale: None,
-        }
+        Self { n_heads, n_kv_heads, head_dim, window: Window::Full, scale: None }
     }
 
     /// Limits how far back a query sees.
@@ -49,10 +43,7 @@ impl AttentionConfig {
 
     /// Scores are `scale * q . k` instead of `q . k / sqrt(head_dim)`.
     pub fn with_scale(self, scale: f32) -> Self {
-        Self {
-            scale: Some(scale),
-            ..self
-        }
+        Self { scale: Some(scale), ..self }
     }
 
     /// Query heads.
@@ -82,8 +73,7 @@ impl AttentionConfig {
 
     /// The factor between `q . k` and a score.
     pub fn scale(&self) -> f32 {
-        self.scale
-            .unwrap_or_else(|| (1.0 / (self.head_dim as f64).sqrt()) as f32)
+        self.scale.unwrap_or_else(|| (1.0 / (self.head_dim as f64).sqrt()) as f32)
     }
 
     /// Finds what no call could make good.
@@ -105,9 +95,7 @@ impl AttentionConfig {
             });
         }
         if !self.scale().is_finite() {
-            return Err(AttentionError::BadScale {
-                found: self.scale(),
-            });
+            return Err(AttentionError::BadScale { found: self.scale() });
         }
         Ok(())
     }

@@ -51,11 +51,7 @@ impl Plan {
                 view_starts_at: positions.start,
             });
         }
-        Ok(Self {
-            config: *config,
-            q_len,
-            first_position,
-        })
+        Ok(Self { config: *config, q_len, first_position })
     }
 
     /// The layer's configuration.

@@ -52,9 +52,7 @@ impl Window {
     ///
     /// - [`AttentionError::ZeroWindow`]: `size` is 0; a query sees at least its own key.
     pub fn last(size: usize) -> Result<Self, AttentionError> {
-        NonZeroUsize::new(size)
-            .map(Self::Last)
-            .ok_or(AttentionError::ZeroWindow)
+        NonZeroUsize::new(size).map(Self::Last).ok_or(AttentionError::ZeroWindow)
     }
 
     /// From `sliding_window` of a Hugging Face configuration: a size as here, or `null` for none.
@@ -122,19 +120,14 @@ mod tests {
     fn drawn(window: Window, len: usize) -> Vec<String> {
         (0..len)
             .map(|query| {
-                (0..len)
-                    .map(|key| if window.sees(query, key) { '1' } else { '.' })
-                    .collect()
+                (0..len).map(|key| if window.sees(query, key) { '1' } else { '.' }).collect()
             })
             .collect()
     }
 
     #[test]
     fn without_a_window_the_mask_is_causal() {
-        assert_eq!(
-            drawn(Window::Full, 5),
-            ["1....", "11...", "111..", "1111.", "11111"]
-        );
+        assert_eq!(drawn(Window::Full, 5), ["1....", "11...", "111..", "1111.", "11111"]);
     }
 
     #[test]
@@ -147,29 +140,21 @@ mod tests {
 
     #[test]
     fn a_window_of_one_is_the_diagonal() {
-        assert_eq!(
-            drawn(Window::last(1).unwrap(), 4),
-            ["1...", ".1..", "..1.", "...1"]
-        );
+        assert_eq!(drawn(Window::last(1).unwrap(), 4), ["1...", ".1..", "..1.", "...1"]);
     }
 
     #[test]
     fn a_window_of_four_as_in_figure_1_of_the_paper() {
         assert_eq!(
             drawn(Window::last(4).unwrap(), 7),
-            [
-                "1......", "11.....", "111....", "1111...", ".1111..", "..1111.", "...1111"
-            ]
+            ["1......", "11.....", "111....", "1111...", ".1111..", "..1111.", "...1111"]
         );
     }
 
     #[test]
     fn a_window_longer_than_the_sequence_is_causal() {
         for size in [6, 7, usize::MAX] {
-            assert_eq!(
-                drawn(Window::last(size).unwrap(), 6),
-                drawn(Window::Full, 6)
-            );
+            assert_eq!(drawn(Window::last(size).unwrap(), 6), drawn(Window::Full, 6));
         }
     }
 
@@ -204,13 +189,7 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_do_not_overflow() {
-        assert_eq!(
-            Window::from_flash_left(usize::MAX).first_visible(usize::MAX),
-            1
-        );
-        assert_eq!(
-            Window::last(1).unwrap().visible(usize::MAX - 1),
-            usize::MAX - 1..usize::MAX
-        );
+        assert_eq!(Window::from_flash_left(usize::MAX).first_visible(usize::MAX), 1);
+        assert_eq!(Window::last(1).unwrap().visible(usize::MAX - 1), usize::MAX - 1..usize::MAX);
     }
 }

@@ -10,9 +10,8 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 /// Cases with attention sinks or a soft-cap, which this crate does not compute.
-const NOT_COVERED: [&str; 8] = [
-    "case26", "case27", "case28", "case29", "case30", "case31", "case32", "case33",
-];
+const NOT_COVERED: [&str; 8] =
+    ["case26", "case27", "case28", "case29", "case30", "case31", "case32", "case33"];
 
 struct Case {
     name: String,
@@ -24,9 +23,7 @@ struct Case {
 }
 
 fn size(case: &Value, key: &str) -> Option<usize> {
-    case[key]
-        .as_u64()
-        .map(|size| usize::try_from(size).unwrap())
+    case[key].as_u64().map(|size| usize::try_from(size).unwrap())
 }
 
 /// All covered cases, and the tolerance on their outputs.
@@ -79,10 +76,7 @@ fn worst(found: ArrayView3<'_, f64>, expected: ArrayView3<'_, f32>) -> (f64, Str
         let expected = f64::from(expected[index]);
         let difference = (found - expected).abs();
         if difference.is_nan() || difference > worst.0 {
-            worst = (
-                difference,
-                format!("{found} at {index:?}, expected {expected}"),
-            );
+            worst = (difference, format!("{found} at {index:?}, expected {expected}"));
         }
     }
     worst
@@ -96,9 +90,7 @@ fn outputs_are_those_of_torch_in_float64() {
         for level in Level::available() {
             let attention = Attention::new(case.config).unwrap().at_level(level);
             let mut out = Array3::zeros(case.q.dim());
-            attention
-                .forward(case.q.view(), &kv, out.view_mut())
-                .unwrap();
+            attention.forward(case.q.view(), &kv, out.view_mut()).unwrap();
             let (difference, place) = worst(out.mapv(f64::from).view(), case.out.view());
             assert!(difference <= tolerance, "{} at {level}: {place}", case.name);
         }
@@ -135,9 +127,7 @@ fn a_window_of_one_key_more_or_less_misses_torch_by_far() {
             let config = case.config.with_window(Window::last(wrong).unwrap());
             let mut out = Array3::zeros(case.q.dim());
             let attention = Attention::new(config).unwrap();
-            attention
-                .forward(case.q.view(), &kv, out.view_mut())
-                .unwrap();
+            attention.forward(case.q.view(), &kv, out.view_mut()).unwrap();
             let (difference, _) = worst(out.mapv(f64::from).view(), case.out.view());
             by_window.insert((case.name.clone(), wrong), difference);
         }

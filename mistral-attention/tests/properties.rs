@@ -113,9 +113,7 @@ fn plain<E: Element>(case: &Case<E>) -> Array3<f32> {
     let config = case.config;
     for ((i, h, c), out) in out.indexed_iter_mut() {
         let kv_head = h / config.group_size();
-        let seen: Vec<usize> = (0..case.len())
-            .filter(|&j| config.window().sees(i, j))
-            .collect();
+        let seen: Vec<usize> = (0..case.len()).filter(|&j| config.window().sees(i, j)).collect();
         let mut weights = Vec::new();
         for &j in &seen {
             let mut dot = 0.0;
@@ -143,10 +141,7 @@ fn error(found: &Array3<f32>, exact: &Array3<f64>) -> (f64, String) {
     for (index, &exact) in exact.indexed_iter() {
         let error = (f64::from(found[index]) - exact).abs();
         if error.is_nan() || error > worst.0 {
-            worst = (
-                error,
-                format!("{} at {index:?}, expected {exact}", found[index]),
-            );
+            worst = (error, format!("{} at {index:?}, expected {exact}", found[index]));
         }
     }
     worst
@@ -169,14 +164,7 @@ fn is_as_exact_as_the_plain_formula<E: Element>(shape: Shape) -> Result<(), Test
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    let head_dim = prop_oneof![
-        Just(1usize),
-        Just(7),
-        Just(16),
-        Just(64),
-        Just(80),
-        Just(128)
-    ];
+    let head_dim = prop_oneof![Just(1usize), Just(7), Just(16), Just(64), Just(80), Just(128)];
     (1usize..=3, 1usize..=8, head_dim, 0usize..=9, any::<u64>()).prop_flat_map(
         |(n_kv_heads, group_size, head_dim, window, seed)| {
             let lengths = 1..=(6 * window).max(40);
@@ -194,23 +182,9 @@ fn shapes() -> impl Strategy<Value = Shape> {
 
 /// Lengths and windows around the borders of key blocks.
 fn long_shapes() -> impl Strategy<Value = Shape> {
-    let len = prop_oneof![
-        Just(127usize),
-        Just(128),
-        Just(129),
-        Just(255),
-        Just(257),
-        Just(300)
-    ];
-    let window = prop_oneof![
-        Just(0usize),
-        Just(1),
-        Just(15),
-        Just(127),
-        Just(128),
-        Just(129),
-        Just(200)
-    ];
+    let len = prop_oneof![Just(127usize), Just(128), Just(129), Just(255), Just(257), Just(300)];
+    let window =
+        prop_oneof![Just(0usize), Just(1), Just(15), Just(127), Just(128), Just(129), Just(200)];
     let head_dim = prop_oneof![Just(7usize), Just(16), Just(40)];
     (1usize..=2, 1usize..=5, head_dim, window, len, any::<u64>()).prop_map(
         |(n_kv_heads, group_size, head_dim, window, len, seed)| Shape {
@@ -353,10 +327,7 @@ fn keys_and_values_out_of_sight_change_no_bit_even_if_they_are_nan() {
             poisoned.v.index_axis_mut(Axis(0), row).fill(poison);
             let out = poisoned.one_shot();
             for i in 0..len {
-                let (out, clean) = (
-                    between(out.view(), i, i + 1),
-                    between(clean.view(), i, i + 1),
-                );
+                let (out, clean) = (between(out.view(), i, i + 1), between(clean.view(), i, i + 1));
                 if window(size).sees(i, row) {
                     assert!(out.iter().all(|x| x.is_nan()), "query {i} sees the poison");
                 } else {
@@ -422,17 +393,8 @@ fn strided_queries_and_outputs_are_taken_as_they_are() {
     let reversed = case.q.view().reversed_axes();
     let stored = reversed.as_standard_layout().into_owned();
     let mut out = Array3::zeros(stored.dim());
-    attention
-        .forward(
-            stored.view().reversed_axes(),
-            &kv,
-            out.view_mut().reversed_axes(),
-        )
-        .unwrap();
-    assert_eq!(
-        bits(out.view().reversed_axes()),
-        bits(case.one_shot().view())
-    );
+    attention.forward(stored.view().reversed_axes(), &kv, out.view_mut().reversed_axes()).unwrap();
+    assert_eq!(bits(out.view().reversed_axes()), bits(case.one_shot().view()));
 }
 
 #[test]
@@ -457,18 +419,10 @@ fn configurations_that_make_no_sense_are_named() {
     }
     assert_eq!(
         error(AttentionConfig::new(6, 4, 8)),
-        AttentionError::UngroupedHeads {
-            n_heads: 6,
-            n_kv_heads: 4
-        }
+        AttentionError::UngroupedHeads { n_heads: 6, n_kv_heads: 4 }
     );
     let scale = AttentionConfig::new(2, 1, 8).with_scale(f32::INFINITY);
-    assert_eq!(
-        error(scale),
-        AttentionError::BadScale {
-            found: f32::INFINITY
-        }
-    );
+    assert_eq!(error(scale), AttentionError::BadScale { found: f32::INFINITY });
     assert_eq!(Window::last(0), Err(AttentionError::ZeroWindow));
 }
 
@@ -481,10 +435,7 @@ fn refused(q: (usize, usize, usize), kv: (usize, usize, usize), start: usize) ->
     let kv = KvView::new([segment]).unwrap();
     let mut out = Array3::from_elem(q, 7.0);
     let q = Array3::ones(q);
-    let error = Attention::new(config)
-        .unwrap()
-        .forward(q.view(), &kv, out.view_mut())
-        .unwrap_err();
+    let error = Attention::new(config).unwrap().forward(q.view(), &kv, out.view_mut()).unwrap_err();
     assert!(out.iter().all(|&x| x == 7.0));
     error
 }
@@ -494,18 +445,12 @@ fn history_that_a_query_sees_but_the_view_lacks_is_an_error() {
     // The query at position 12 sees 10, 11 and 12.
     assert_eq!(
         refused((1, 4, 8), (2, 2, 8), 11),
-        AttentionError::MissingHistory {
-            needed_from: 10,
-            view_starts_at: 11
-        }
+        AttentionError::MissingHistory { needed_from: 10, view_starts_at: 11 }
     );
     // Two queries at 11 and 12: the first one sees 9.
     assert_eq!(
         refused((2, 4, 8), (3, 2, 8), 10),
-        AttentionError::MissingHistory {
-            needed_from: 9,
-            view_starts_at: 10
-        }
+        AttentionError::MissingHistory { needed_from: 9, view_starts_at: 10 }
     );
 }
 
@@ -513,24 +458,15 @@ fn history_that_a_query_sees_but_the_view_lacks_is_an_error() {
 fn arrays_that_do_not_fit_are_named() {
     assert_eq!(
         refused((1, 2, 8), (3, 2, 8), 0),
-        AttentionError::QueryShape {
-            found: (2, 8),
-            expected: (4, 8)
-        }
+        AttentionError::QueryShape { found: (2, 8), expected: (4, 8) }
     );
     assert_eq!(
         refused((1, 4, 8), (3, 4, 8), 0),
-        AttentionError::KvShape {
-            found: (4, 8),
-            expected: (2, 8)
-        }
+        AttentionError::KvShape { found: (4, 8), expected: (2, 8) }
     );
     assert_eq!(
         refused((4, 4, 8), (3, 2, 8), 0),
-        AttentionError::TooManyQueries {
-            queries: 4,
-            positions: 3
-        }
+        AttentionError::TooManyQueries { queries: 4, positions: 3 }
     );
     let k = Array3::<f32>::ones((3, 2, 8));
     let kv = KvView::from_arrays(k.view(), k.view()).unwrap();
@@ -539,9 +475,6 @@ fn arrays_that_do_not_fit_are_named() {
     let mut out = Array3::zeros((1, 4, 8));
     assert_eq!(
         attention.forward(q.view(), &kv, out.view_mut()),
-        Err(AttentionError::OutShape {
-            found: (1, 4, 8),
-            expected: (2, 4, 8)
-        })
+        Err(AttentionError::OutShape { found: (1, 4, 8), expected: (2, 4, 8) })
     );
 }

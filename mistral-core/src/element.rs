@@ -59,9 +59,7 @@ impl std::str::FromStr for DType {
         [DType::F32, DType::F16, DType::BF16]
             .into_iter()
             .find(|dtype| dtype.name() == s)
-            .ok_or_else(|| UnknownDType {
-                found: s.to_owned(),
-            })
+            .ok_or_else(|| UnknownDType { found: s.to_owned() })
     }
 }
 
@@ -148,9 +146,7 @@ impl Element for f16 {
 
     #[inline(always)]
     fn from_le_bytes(bytes: &[u8]) -> Self {
-        bytes
-            .first_chunk()
-            .map_or(f16::ZERO, |b| f16::from_le_bytes(*b))
+        bytes.first_chunk().map_or(f16::ZERO, |b| f16::from_le_bytes(*b))
     }
 
     #[inline(always)]
@@ -174,9 +170,7 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn from_le_bytes(bytes: &[u8]) -> Self {
-        bytes
-            .first_chunk()
-            .map_or(bf16::ZERO, |b| bf16::from_le_bytes(*b))
+        bytes.first_chunk().map_or(bf16::ZERO, |b| bf16::from_le_bytes(*b))
     }
 
     #[inline(always)]
@@ -193,10 +187,7 @@ mod tests {
     fn rounding_goes_to_nearest_even() {
         // bf16 keeps 7 fraction bits: 1 + 2^-8 lies half way between 1 and 1 + 2^-7.
         assert_eq!(bf16::from_f32(1.0 + 2f32.powi(-8)).to_f32(), 1.0);
-        assert_eq!(
-            bf16::from_f32(1.0 + 3.0 * 2f32.powi(-8)).to_f32(),
-            1.0 + 2f32.powi(-6)
-        );
+        assert_eq!(bf16::from_f32(1.0 + 3.0 * 2f32.powi(-8)).to_f32(), 1.0 + 2f32.powi(-6));
         // f16 keeps 10.
         assert_eq!(f16::from_f32(1.0 + 2f32.powi(-11)).to_f32(), 1.0);
     }
@@ -213,10 +204,7 @@ mod tests {
     #[test]
     fn bytes_are_little_endian() {
         assert_eq!(<f32 as Element>::from_le_bytes(&1.5f32.to_le_bytes()), 1.5);
-        assert_eq!(
-            <bf16 as Element>::from_le_bytes(&[0xc0, 0x3f]).to_f32(),
-            1.5
-        );
+        assert_eq!(<bf16 as Element>::from_le_bytes(&[0xc0, 0x3f]).to_f32(), 1.5);
         assert_eq!(<f16 as Element>::from_le_bytes(&[0x00, 0x3e]).to_f32(), 1.5);
     }
 }

@@ -50,32 +50,19 @@ impl<'a, E: Element> KvSegment<'a, E> {
         values: ArrayView3<'a, E>,
     ) -> Result<Self, KvError> {
         if keys.dim() != values.dim() {
-            return Err(KvError::ShapeMismatch {
-                keys: keys.dim(),
-                values: values.dim(),
-            });
+            return Err(KvError::ShapeMismatch { keys: keys.dim(), values: values.dim() });
         }
         for (array, name) in [(&keys, "keys"), (&values, "values")] {
             let (len, heads, head_dim) = array.dim();
             let stride = array.strides()[2];
             if stride != 1 && head_dim > 1 && len > 0 && heads > 0 {
-                return Err(KvError::NotContiguous {
-                    array: name,
-                    stride,
-                });
+                return Err(KvError::NotContiguous { array: name, stride });
             }
         }
         if start.checked_add(keys.dim().0).is_none() {
-            return Err(KvError::PositionOverflow {
-                start,
-                len: keys.dim().0,
-            });
+            return Err(KvError::PositionOverflow { start, len: keys.dim().0 });
         }
-        Ok(Self {
-            start,
-            keys,
-            values,
-        })
+        Ok(Self { start, keys, values })
     }
 
     /// Position of the first row.
@@ -119,11 +106,7 @@ pub struct HeadRows<'a, E: Element> {
 #[derive(Debug, Clone, Copy)]
 enum Rows<'a, E> {
     /// Row `i` starts at `offset + i * stride`.
-    Strided {
-        data: &'a [E],
-        offset: usize,
-        stride: usize,
-    },
+    Strided { data: &'a [E], offset: usize, stride: usize },
     /// An array cut so that no single slice covers it.
     Scattered(ArrayView2<'a, E>),
 }
@@ -134,17 +117,9 @@ impl<'a, E: Element> HeadRows<'a, E> {
         let (_, n_kv_heads, head_dim) = array.dim();
         let one_head = array.index_axis_move(Axis(1), head);
         let rows = if let Some(data) = one_head.to_slice() {
-            Rows::Strided {
-                data,
-                offset: 0,
-                stride: head_dim,
-            }
+            Rows::Strided { data, offset: 0, stride: head_dim }
         } else if let Some(data) = array.to_slice() {
-            Rows::Strided {
-                data,
-                offset: head * head_dim,
-                stride: n_kv_heads * head_dim,
-            }
+            Rows::Strided { data, offset: head * head_dim, stride: n_kv_heads * head_dim }
         } else {
             Rows::Scattered(one_head)
         };
@@ -157,18 +132,13 @@ impl<'a, E: Element> HeadRows<'a, E> {
     #[inline(always)]
     pub fn row(&self, index: usize) -> &'a [E] {
         match self.rows {
-            Rows::Strided {
-                data,
-                offset,
-                stride,
-            } => {
+            Rows::Strided { data, offset, stride } => {
                 let from = offset + index * stride;
                 data.get(from..from + self.head_dim).unwrap_or_default()
             }
-            Rows::Scattered(array) if index < array.nrows() => array
-                .index_axis_move(Axis(0), index)
-                .to_slice()
-                .unwrap_or_default(),
+            Rows::Scattered(array) if index < array.nrows() => {
+                array.index_axis_move(Axis(0), index).to_slice().unwrap_or_default()
+            }
             Rows::Scattered(_) => &[],
         }
     }
@@ -224,9 +194,7 @@ impl<'a, E: Element> KvView<'a, E> {
                 continue;
             }
             if n == MAX_SEGMENTS {
-                return Err(KvError::TooManySegments {
-                    limit: MAX_SEGMENTS,
-                });
+                return Err(KvError::TooManySegments { limit: MAX_SEGMENTS });
             }
             let (_, heads, head_dim) = segment.keys.dim();
             match shape {
@@ -235,16 +203,10 @@ impl<'a, E: Element> KvView<'a, E> {
                     start = segment.start;
                 }
                 Some(first) if first != (heads, head_dim) => {
-                    return Err(KvError::HeadsDiffer {
-                        first,
-                        found: (heads, head_dim),
-                    });
+                    return Err(KvError::HeadsDiffer { first, found: (heads, head_dim) });
                 }
                 Some(_) if segment.start != expected => {
-                    return Err(KvError::NotConsecutive {
-                        expected,
-                        found: segment.start,
-                    });
+                    return Err(KvError::NotConsecutive { expected, found: segment.start });
                 }
                 Some(_) => {}
             }
@@ -253,13 +215,7 @@ impl<'a, E: Element> KvView<'a, E> {
             n += 1;
         }
         let (n_kv_heads, head_dim) = shape.ok_or(KvError::Empty)?;
-        Ok(Self {
-            segments: kept,
-            start,
-            end: expected,
-            n_kv_heads,
-            head_dim,
-        })
+        Ok(Self { segments: kept, start, end: expected, n_kv_heads, head_dim })
     }
 
     /// One pair of arrays whose first row is position 0: a whole sequence, nothing evicted.
@@ -428,17 +384,10 @@ mod tests {
     #[test]
     fn any_outer_stride_gives_the_same_rows() {
         let plain = numbered(5, 3, 4);
-        let head_major = plain
-            .view()
-            .permuted_axes([1, 0, 2])
-            .as_standard_layout()
-            .into_owned();
+        let head_major = plain.view().permuted_axes([1, 0, 2]).as_standard_layout().into_owned();
         let wide = numbered(5, 6, 4);
-        let views = [
-            plain.view(),
-            head_major.view().permuted_axes([1, 0, 2]),
-            wide.slice(s![.., ..3, ..]),
-        ];
+        let views =
+            [plain.view(), head_major.view().permuted_axes([1, 0, 2]), wide.slice(s![.., ..3, ..])];
         for array in views {
             let view = KvView::from_arrays(array, array).unwrap();
             for head in 0..3 {
@@ -460,12 +409,7 @@ mod tests {
             KvSegment::new(10, b.view(), b.view()).unwrap(),
         ])
         .unwrap();
-        let values: Vec<f32> = view
-            .head(0)
-            .unwrap()
-            .values(8..99)
-            .map(|row| row[0])
-            .collect();
+        let values: Vec<f32> = view.head(0).unwrap().values(8..99).map(|row| row[0]).collect();
         assert_eq!(values, [100.0, 200.0, 0.0, 100.0]);
         assert!(view.head(1).is_none());
     }
@@ -479,40 +423,16 @@ mod tests {
             KvSegment::new(start, array, array).unwrap()
         };
         let gap = KvView::new([at(0, "a"), at(4, "a")]).unwrap_err();
-        assert_eq!(
-            gap,
-            KvError::NotConsecutive {
-                expected: 3,
-                found: 4
-            }
-        );
+        assert_eq!(gap, KvError::NotConsecutive { expected: 3, found: 4 });
         let overlap = KvView::new([at(5, "a"), at(6, "a")]).unwrap_err();
-        assert_eq!(
-            overlap,
-            KvError::NotConsecutive {
-                expected: 8,
-                found: 6
-            }
-        );
+        assert_eq!(overlap, KvError::NotConsecutive { expected: 8, found: 6 });
         let stranger = KvView::new([at(0, "a"), at(3, "b")]).unwrap_err();
-        assert_eq!(
-            stranger,
-            KvError::HeadsDiffer {
-                first: (2, 4),
-                found: (1, 4)
-            }
-        );
+        assert_eq!(stranger, KvError::HeadsDiffer { first: (2, 4), found: (1, 4) });
         let four = KvView::new([at(0, "a"), at(3, "a"), at(6, "a"), at(9, "a")]).unwrap_err();
         assert_eq!(four, KvError::TooManySegments { limit: 3 });
         assert_eq!(KvView::<f32>::new([]).unwrap_err(), KvError::Empty);
         let end = KvSegment::new(usize::MAX - 1, a.view(), a.view()).unwrap_err();
-        assert_eq!(
-            end,
-            KvError::PositionOverflow {
-                start: usize::MAX - 1,
-                len: 3
-            }
-        );
+        assert_eq!(end, KvError::PositionOverflow { start: usize::MAX - 1, len: 3 });
     }
 
     #[test]
@@ -521,18 +441,12 @@ mod tests {
         let every_other = a.slice(s![.., .., ..;2]);
         assert_eq!(
             KvSegment::new(0, every_other, every_other).unwrap_err(),
-            KvError::NotContiguous {
-                array: "keys",
-                stride: 2
-            }
+            KvError::NotContiguous { array: "keys", stride: 2 }
         );
         let short = a.slice(s![..2, .., ..]);
         assert_eq!(
             KvSegment::new(0, a.view(), short).unwrap_err(),
-            KvError::ShapeMismatch {
-                keys: (3, 2, 4),
-                values: (2, 2, 4)
-            }
+            KvError::ShapeMismatch { keys: (3, 2, 4), values: (2, 2, 4) }
         );
     }
 }

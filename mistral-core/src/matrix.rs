@@ -87,20 +87,23 @@ impl Matrix {
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<(), Err>,
     ) -> Result<Self, Err> {
         let mut storage = Storage::zeros(rows, cols, dtype)?;
-        let mut row = vec![0.0; cols];
-        for r in 0..rows {
-            fill(r, &mut row)?;
+        let mut panel = vec![0.0; cols * LANES.min(rows)];
+        for first in (0..rows).step_by(LANES) {
+            let panel = &mut panel[..cols * LANES.min(rows - first)];
+            for (i, row) in panel.chunks_exact_mut(cols).enumerate() {
+                fill(first + i, row)?;
+            }
             match &mut storage {
-                Storage::F32(panels) => set_row(panels, r, &row),
-                Storage::F16(panels) => set_row(panels, r, &row),
-                Storage::BF16(panels) => set_row(panels, r, &row),
+                Storage::F32(panels) => interleave(panels, first, cols, panel, |x| *x),
+                Storage::F16(panels) => {
+                    interleave(panels, first, cols, panel, |x| f16::from_f32(*x))
+                }
+                Storage::BF16(panels) => {
+                    interleave(panels, first, cols, panel, |x| bf16::from_f32(*x))
+                }
             }
         }
-        Ok(Self {
-            rows,
-            cols,
-            storage,
-        })
+        Ok(Self { rows, cols, storage })
     }
 
     /// Reads row-major little-endian elements, up to sixteen rows at a time and in order.
@@ -124,16 +127,12 @@ impl Matrix {
             let bytes = &mut bytes[..n * row_bytes];
             fill(bytes)?;
             match &mut storage {
-                Storage::F32(panels) => interleave(panels, first, cols, bytes),
-                Storage::F16(panels) => interleave(panels, first, cols, bytes),
-                Storage::BF16(panels) => interleave(panels, first, cols, bytes),
+                Storage::F32(panels) => interleave_bytes(panels, first, cols, bytes),
+                Storage::F16(panels) => interleave_bytes(panels, first, cols, bytes),
+                Storage::BF16(panels) => interleave_bytes(panels, first, cols, bytes),
             }
         }
-        Ok(Self {
-            rows,
-            cols,
-            storage,
-        })
+        Ok(Self { rows, cols, storage })
     }
 
     /// Number of outputs.
@@ -162,9 +161,7 @@ impl Matrix {
 
     /// What [`Matrix::bytes`] will say of a matrix of this shape; `None` beyond `usize`.
     pub fn bytes_for(rows: usize, cols: usize, dtype: DType) -> Option<usize> {
-        rows.checked_next_multiple_of(LANES)?
-            .checked_mul(cols)?
-            .checked_mul(dtype.bytes())
+        rows.checked_next_multiple_of(LANES)?.checked_mul(cols)?.checked_mul(dtype.bytes())
     }
 
     /// Copies row `r`, widened to f32: the embedding of token `r`.
@@ -175,16 +172,10 @@ impl Matrix {
     /// - [`MatrixError::RowLength`]: `out` has not `cols` elements.
     pub fn row(&self, r: usize, out: &mut [f32]) -> Result<(), MatrixError> {
         if r >= self.rows {
-            return Err(MatrixError::NoSuchRow {
-                row: r,
-                rows: self.rows,
-            });
+            return Err(MatrixError::NoSuchRow { row: r, rows: self.rows });
         }
         if out.len() != self.cols {
-            return Err(MatrixError::RowLength {
-                cols: self.cols,
-                found: out.len(),
-            });
+            return Err(MatrixError::RowLength { cols: self.cols, found: out.len() });
         }
         self.visit(CopyRow { r, out });
         Ok(())
@@ -206,10 +197,7 @@ impl Storage {
             return Err(MatrixError::NoElements { rows, cols });
         }
         let out_of_memory = || MatrixError::OutOfMemory { rows, cols, dtype };
-        let n = rows
-            .div_ceil(LANES)
-            .checked_mul(cols)
-            .ok_or_else(out_of_memory)?;
+        let n = rows.div_ceil(LANES).checked_mul(cols).ok_or_else(out_of_memory)?;
         Ok(match dtype {
             DType::F32 => Self::F32(zeroed(n).ok_or_else(out_of_memory)?),
             DType::F16 => Self::F16(zeroed(n).ok_or_else(out_of_memory)?),
@@ -226,28 +214,27 @@ fn zeroed<E: Element>(n: usize) -> Option<Vec<Lanes<E>>> {
     Some(panels)
 }
 
-/// Writes row `r` into its lane.
-fn set_row<E: Element>(panels: &mut [Lanes<E>], r: usize, row: &[f32]) {
-    let panel = panels
-        .chunks_mut(row.len())
-        .nth(r / LANES)
-        .unwrap_or_default();
-    for (lanes, &x) in panel.iter_mut().zip(row) {
-        lanes.0[r % LANES] = E::from_f32(x);
+/// Writes the rows from `first` on (at most one panel) into their lanes.
+fn interleave<E: Element, T>(
+    panels: &mut [Lanes<E>],
+    first: usize,
+    cols: usize,
+    rows: &[T],
+    element: impl Fn(&T) -> E,
+) {
+    let panel = panels.chunks_exact_mut(cols).nth(first / LANES).unwrap_or_default();
+    for (lane, row) in rows.chunks_exact(cols).enumerate() {
+        for (lanes, value) in panel.iter_mut().zip(row) {
+            lanes.0[lane] = element(value);
+        }
     }
 }
 
-/// Writes the rows from `first` on (at most one panel) into their lanes.
-fn interleave<E: Element>(panels: &mut [Lanes<E>], first: usize, cols: usize, bytes: &[u8]) {
-    let size = E::DTYPE.bytes();
-    let panel = panels
-        .chunks_mut(cols)
-        .nth(first / LANES)
-        .unwrap_or_default();
-    for (lane, row) in bytes.chunks_exact(cols * size).enumerate() {
-        for (lanes, element) in panel.iter_mut().zip(row.chunks_exact(size)) {
-            lanes.0[lane] = E::from_le_bytes(element);
-        }
+/// [`interleave`] for little-endian elements.
+fn interleave_bytes<E: Element>(panels: &mut [Lanes<E>], first: usize, cols: usize, bytes: &[u8]) {
+    match E::DTYPE.bytes() {
+        2 => interleave(panels, first, cols, bytes.as_chunks::<2>().0, |b| E::from_le_bytes(b)),
+        _ => interleave(panels, first, cols, bytes.as_chunks::<4>().0, |b| E::from_le_bytes(b)),
     }
 }
 
@@ -260,10 +247,7 @@ impl PanelVisitor for CopyRow<'_> {
     type Output = ();
 
     fn visit<E: Element>(self, panels: &[Lanes<E>]) {
-        let panel = panels
-            .chunks(self.out.len())
-            .nth(self.r / LANES)
-            .unwrap_or_default();
+        let panel = panels.chunks(self.out.len()).nth(self.r / LANES).unwrap_or_default();
         for (t, lanes) in self.out.iter_mut().zip(panel) {
             *t = lanes.0[self.r % LANES].to_f32();
         }
@@ -321,11 +305,7 @@ mod tests {
         let huge = usize::MAX / 4;
         assert_eq!(
             Matrix::from_rows(huge, 64, DType::F32, fill).unwrap_err(),
-            MatrixError::OutOfMemory {
-                rows: huge,
-                cols: 64,
-                dtype: DType::F32
-            }
+            MatrixError::OutOfMemory { rows: huge, cols: 64, dtype: DType::F32 }
         );
         let w = Matrix::from_rows(2, 3, DType::F32, fill).unwrap();
         assert_eq!(

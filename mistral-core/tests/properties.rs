@@ -45,14 +45,9 @@ fn product(level: Level, x: &Array2<f32>, w: &Matrix) -> Array2<f32> {
 
 /// The definition, one output at a time: chains of fused multiply-adds, block sums in order.
 fn one_output(x: &[f32], w: &[f32]) -> f32 {
-    x.chunks(K_BLOCK)
-        .zip(w.chunks(K_BLOCK))
-        .fold(0.0, |total, (x, w)| {
-            total
-                + x.iter()
-                    .zip(w)
-                    .fold(0.0f32, |sum, (x, w)| x.mul_add(*w, sum))
-        })
+    x.chunks(K_BLOCK).zip(w.chunks(K_BLOCK)).fold(0.0, |total, (x, w)| {
+        total + x.iter().zip(w).fold(0.0f32, |sum, (x, w)| x.mul_add(*w, sum))
+    })
 }
 
 fn dtypes() -> impl Strategy<Value = DType> {
@@ -201,11 +196,7 @@ fn more_inputs_than_a_block_still_follow_the_definition() {
         for (t, o) in [(0, 0), (7, 31), (24, 32)] {
             let (x, w) = (x.row(t), w.row(o));
             let want = one_output(x.as_slice().unwrap(), w.as_slice().unwrap());
-            assert_eq!(
-                out[[t, o]].to_bits(),
-                want.to_bits(),
-                "{inputs} inputs, [{t}, {o}]"
-            );
+            assert_eq!(out[[t, o]].to_bits(), want.to_bits(), "{inputs} inputs, [{t}, {o}]");
         }
     }
 }
@@ -224,10 +215,7 @@ fn half_precision_weights_give_the_product_of_the_rounded_weights() {
         bits(&product(level, &x, &stored(&w, DType::BF16))),
         bits(&product(level, &x, &bf16s))
     );
-    assert_ne!(
-        bits(&product(level, &x, &f16s)),
-        bits(&product(level, &x, &bf16s))
-    );
+    assert_ne!(bits(&product(level, &x, &f16s)), bits(&product(level, &x, &bf16s)));
     assert_eq!(<bf16 as Element>::DTYPE, DType::BF16);
 }
 
@@ -238,43 +226,23 @@ fn arrays_that_do_not_fit_are_named() {
     let wide = array(2, 5, 2);
     assert_eq!(
         ops::matmul(wide.view(), &w, out.view_mut()).unwrap_err(),
-        OpError::Shape {
-            op: "matmul",
-            what: "inputs of x",
-            found: 5,
-            expected: 4
-        }
+        OpError::Shape { op: "matmul", what: "inputs of x", found: 5, expected: 4 }
     );
     let x = array(4, 2, 2);
     assert_eq!(
         ops::matmul(x.t(), &w, out.view_mut()).unwrap_err(),
-        OpError::NotContiguous {
-            op: "matmul",
-            what: "x"
-        }
+        OpError::NotContiguous { op: "matmul", what: "x" }
     );
     let x = array(3, 4, 2);
     assert_eq!(
         ops::matmul(x.view(), &w, out.view_mut()).unwrap_err(),
-        OpError::Shape {
-            op: "matmul",
-            what: "tokens of out",
-            found: 2,
-            expected: 3
-        }
+        OpError::Shape { op: "matmul", what: "tokens of out", found: 2, expected: 3 }
     );
     let none = Array2::zeros((0, 4));
     ops::matmul(none.view(), &w, Array2::zeros((0, 6)).view_mut()).unwrap();
     let weight = Array1::<f32>::zeros(3);
-    let error = ops::rms_norm(
-        x.view(),
-        weight.as_slice().unwrap(),
-        1e-5,
-        Array2::zeros((3, 4)).view_mut(),
-    )
-    .unwrap_err();
-    assert!(
-        error.to_string().contains("features of x is 4, expected 3"),
-        "{error}"
-    );
+    let error =
+        ops::rms_norm(x.view(), weight.as_slice().unwrap(), 1e-5, Array2::zeros((3, 4)).view_mut())
+            .unwrap_err();
+    assert!(error.to_string().contains("features of x is 4, expected 3"), "{error}");
 }

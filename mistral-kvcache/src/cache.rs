@@ -68,12 +68,7 @@ impl<E: Element> RollingKvCache<E> {
     pub fn new(config: CacheConfig) -> Result<Self, CacheError> {
         config.bytes(E::DTYPE, 1)?;
         let chunk = Chunk::new(config.n_kv_heads(), config.max_chunk(), config.head_dim())?;
-        Ok(Self {
-            config,
-            sequences: Vec::new(),
-            chunk,
-            next_id: 0,
-        })
+        Ok(Self { config, sequences: Vec::new(), chunk, next_id: 0 })
     }
 
     /// The sizes it was made with.
@@ -150,10 +145,7 @@ impl<E: Element> RollingKvCache<E> {
     pub fn held(&self, id: SequenceId, layer: usize) -> Result<Range<usize>, CacheError> {
         self.sequence(id)?
             .held(layer)
-            .ok_or(CacheError::NoSuchLayer {
-                found: layer,
-                n_layers: self.config.n_layers(),
-            })
+            .ok_or(CacheError::NoSuchLayer { found: layer, n_layers: self.config.n_layers() })
     }
 
     /// Makes room for `tokens` more in a sequence, so that none of them allocates anything.
@@ -214,10 +206,7 @@ impl<E: Element> RollingKvCache<E> {
         let (ring, _) = sequence.turn(layer, len)?;
         let end = ring.admit(&keys, &values)?;
         if len > max_chunk {
-            return Err(CacheError::ChunkTooLong {
-                found: len,
-                max_chunk,
-            });
+            return Err(CacheError::ChunkTooLong { found: len, max_chunk });
         }
         sequence.reserve(end)?;
         let (ring, progress) = sequence.turn(layer, len)?;

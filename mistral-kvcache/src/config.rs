@@ -46,14 +46,7 @@ pub struct CacheConfig {
 impl CacheConfig {
     /// No window, `context_len` 32768, `max_chunk` 512.
     pub fn new(n_layers: usize, n_kv_heads: usize, head_dim: usize) -> Self {
-        Self {
-            n_layers,
-            n_kv_heads,
-            head_dim,
-            window: None,
-            context_len: 32768,
-            max_chunk: 512,
-        }
+        Self { n_layers, n_kv_heads, head_dim, window: None, context_len: 32768, max_chunk: 512 }
     }
 
     /// Keeps the last `window` tokens, the current one included.
@@ -109,8 +102,7 @@ impl CacheConfig {
 
     /// Most positions kept in a layer: `min(window, context_len)`.
     pub fn capacity(&self) -> usize {
-        self.window
-            .map_or(self.context_len, |window| window.min(self.context_len))
+        self.window.map_or(self.context_len, |window| window.min(self.context_len))
     }
 
     /// Most tokens in a sequence; `None` if it has no end because old ones are forgotten.
@@ -132,11 +124,7 @@ impl CacheConfig {
         let capacity = self.checked_capacity()?.get();
         let limit = self.limit();
         if let Some(context_len) = limit.filter(|&limit| tokens > limit) {
-            return Err(CacheError::ContextFull {
-                position: 0,
-                len: tokens,
-                context_len,
-            });
+            return Err(CacheError::ContextFull { position: 0, len: tokens, context_len });
         }
         self.row_bytes(dtype)
             .and_then(|row| row.checked_mul(rows_for(tokens, capacity, limit)))
@@ -191,9 +179,7 @@ impl CacheConfig {
 
     /// Bytes of the keys and values of one token in one layer.
     fn row_bytes(&self, dtype: DType) -> Option<usize> {
-        self.n_kv_heads
-            .checked_mul(self.head_dim)?
-            .checked_mul(2 * dtype.bytes())
+        self.n_kv_heads.checked_mul(self.head_dim)?.checked_mul(2 * dtype.bytes())
     }
 }
 
@@ -224,18 +210,9 @@ mod tests {
     fn a_windowless_sequence_grows_by_blocks_up_to_its_limit() {
         let config = CacheConfig::new(1, 1, 1).with_context_len(600);
         let rows = |tokens| config.sequence_bytes(DType::F32, tokens).unwrap() / 8;
-        assert_eq!(
-            [0, 1, 256, 257, 512, 513, 600].map(rows),
-            [0, 256, 256, 512, 512, 600, 600]
-        );
+        assert_eq!([0, 1, 256, 257, 512, 513, 600].map(rows), [0, 256, 256, 512, 512, 600, 600]);
         let beyond = config.sequence_bytes(DType::F32, 601).unwrap_err();
-        assert!(matches!(
-            beyond,
-            CacheError::ContextFull {
-                context_len: 600,
-                ..
-            }
-        ));
+        assert!(matches!(beyond, CacheError::ContextFull { context_len: 600, .. }));
     }
 
     #[test]
@@ -259,10 +236,7 @@ mod tests {
             (good.with_context_len(0), "context_len"),
             (good.with_max_chunk(0), "max_chunk"),
         ] {
-            assert_eq!(
-                config.bytes(DType::F32, 1).unwrap_err(),
-                CacheError::Zero { field }
-            );
+            assert_eq!(config.bytes(DType::F32, 1).unwrap_err(), CacheError::Zero { field });
         }
         let giant = good.with_context_len(usize::MAX).bytes(DType::F32, 1);
         assert_eq!(giant.unwrap_err(), CacheError::SizeOverflow);

@@ -53,10 +53,7 @@ impl<E: Element> LayerRing<E> {
         values: &ArrayView3<f32>,
     ) -> Result<usize, CacheError> {
         if keys.dim() != values.dim() {
-            return Err(CacheError::ShapeMismatch {
-                keys: keys.dim(),
-                values: values.dim(),
-            });
+            return Err(CacheError::ShapeMismatch { keys: keys.dim(), values: values.dim() });
         }
         let (len, n_kv_heads, head_dim) = keys.dim();
         if (n_kv_heads, head_dim) != self.rows.heads() {
@@ -74,15 +71,12 @@ impl<E: Element> LayerRing<E> {
     /// The position after `len` more tokens, if there may be so many.
     pub(crate) fn end_of(&self, len: usize) -> Result<usize, CacheError> {
         let position = self.held.end;
-        let end = position
-            .checked_add(len)
-            .ok_or(CacheError::PositionOverflow { position, len })?;
+        let end =
+            position.checked_add(len).ok_or(CacheError::PositionOverflow { position, len })?;
         match self.limit {
-            Some(context_len) if end > context_len => Err(CacheError::ContextFull {
-                position,
-                len,
-                context_len,
-            }),
+            Some(context_len) if end > context_len => {
+                Err(CacheError::ContextFull { position, len, context_len })
+            }
             _ => Ok(end),
         }
     }
@@ -194,9 +188,8 @@ impl<E: Element> LayerCache<E> {
         head_dim: usize,
         context_len: usize,
     ) -> Result<Self, CacheError> {
-        let capacity = NonZeroUsize::new(context_len).ok_or(CacheError::Zero {
-            field: "context_len",
-        })?;
+        let capacity =
+            NonZeroUsize::new(context_len).ok_or(CacheError::Zero { field: "context_len" })?;
         Self::with_ring(n_kv_heads, head_dim, capacity, Some(context_len))
     }
 

@@ -53,10 +53,7 @@ impl ChunkPlan {
         if max_chunk == 0 {
             return Err(CacheError::Zero { field: "max_chunk" });
         }
-        Ok(Self {
-            rest: 0..n_tokens,
-            max_chunk,
-        })
+        Ok(Self { rest: 0..n_tokens, max_chunk })
     }
 }
 
@@ -98,24 +95,15 @@ mod tests {
                 for chunk in chunks.iter().rev().skip(1) {
                     assert_eq!(chunk.len(), max_chunk);
                 }
-                assert!(
-                    chunks
-                        .iter()
-                        .all(|chunk| (1..=max_chunk).contains(&chunk.len()))
-                );
+                assert!(chunks.iter().all(|chunk| (1..=max_chunk).contains(&chunk.len())));
             }
         }
     }
 
     #[test]
     fn chunks_of_nothing_are_refused_and_giants_do_not_overflow() {
-        assert_eq!(
-            ChunkPlan::new(3, 0),
-            Err(CacheError::Zero { field: "max_chunk" })
-        );
-        let chunks: Vec<_> = ChunkPlan::new(usize::MAX, usize::MAX - 1)
-            .unwrap()
-            .collect();
+        assert_eq!(ChunkPlan::new(3, 0), Err(CacheError::Zero { field: "max_chunk" }));
+        let chunks: Vec<_> = ChunkPlan::new(usize::MAX, usize::MAX - 1).unwrap().collect();
         assert_eq!(chunks, [0..usize::MAX - 1, usize::MAX - 1..usize::MAX]);
     }
 }

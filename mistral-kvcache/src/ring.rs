@@ -76,14 +76,8 @@ impl Ring {
         let first = self.slot(kept.start);
         let until_wrap = kept.len().min(self.capacity() - first);
         [
-            Run {
-                start: kept.start,
-                slots: first..first + until_wrap,
-            },
-            Run {
-                start: kept.start + until_wrap,
-                slots: 0..kept.len() - until_wrap,
-            },
+            Run { start: kept.start, slots: first..first + until_wrap },
+            Run { start: kept.start + until_wrap, slots: 0..kept.len() - until_wrap },
         ]
     }
 

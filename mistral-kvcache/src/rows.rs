@@ -85,15 +85,11 @@ impl<E: Element> KvRows<E> {
     pub(crate) fn copy(&mut self, at: usize, source: &Self, range: Range<usize>) {
         let to = Slice::from(at..at + range.len());
         let from = Slice::from(range);
-        for (target, source) in [
-            (&mut self.keys, &source.keys),
-            (&mut self.values, &source.values),
-        ] {
+        for (target, source) in [(&mut self.keys, &source.keys), (&mut self.values, &source.values)]
+        {
             // Head by head, so that each copy is one run of memory.
             for (mut target, source) in target.outer_iter_mut().zip(source.outer_iter()) {
-                target
-                    .slice_axis_mut(Axis(0), to)
-                    .assign(&source.slice_axis(Axis(0), from));
+                target.slice_axis_mut(Axis(0), to).assign(&source.slice_axis(Axis(0), from));
             }
         }
     }
@@ -112,12 +108,9 @@ fn allocate<E: Element>(shape: (usize, usize, usize)) -> Result<Array3<E>, Cache
         .checked_mul(shape.1)
         .and_then(|n| n.checked_mul(shape.2))
         .ok_or(CacheError::SizeOverflow)?;
-    let bytes = len
-        .checked_mul(E::DTYPE.bytes())
-        .ok_or(CacheError::SizeOverflow)?;
+    let bytes = len.checked_mul(E::DTYPE.bytes()).ok_or(CacheError::SizeOverflow)?;
     let mut data = Vec::new();
-    data.try_reserve_exact(len)
-        .map_err(|_| CacheError::OutOfMemory { bytes })?;
+    data.try_reserve_exact(len).map_err(|_| CacheError::OutOfMemory { bytes })?;
     data.resize(len, E::default());
     Array3::from_shape_vec(shape, data).map_err(|_| CacheError::SizeOverflow)
 }
@@ -159,11 +152,6 @@ mod tests {
         let too_many = KvRows::<f32>::new(usize::MAX, 2, 1).unwrap_err();
         assert_eq!(too_many, CacheError::SizeOverflow);
         let too_large = KvRows::<f32>::new(1, usize::MAX / 8, 1).unwrap_err();
-        assert_eq!(
-            too_large,
-            CacheError::OutOfMemory {
-                bytes: usize::MAX / 8 * 4
-            }
-        );
+        assert_eq!(too_large, CacheError::OutOfMemory { bytes: usize::MAX / 8 * 4 });
     }
 }

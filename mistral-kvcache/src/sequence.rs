@@ -98,10 +98,7 @@ impl<E: Element> Sequence<E> {
         let progress = &mut self.progress;
         let n_layers = self.layers.len();
         let Some(ring) = self.layers.get_mut(layer) else {
-            return Err(CacheError::NoSuchLayer {
-                found: layer,
-                n_layers,
-            });
+            return Err(CacheError::NoSuchLayer { found: layer, n_layers });
         };
         if layer == 0 && progress.layers_done > 0 {
             return Err(CacheError::IncompleteChunk {
@@ -128,9 +125,7 @@ impl<E: Element> Sequence<E> {
 
     /// Makes room in every layer for the positions below `end`.
     pub(crate) fn reserve(&mut self, end: usize) -> Result<(), CacheError> {
-        self.layers
-            .iter_mut()
-            .try_for_each(|layer| layer.reserve(end))
+        self.layers.iter_mut().try_for_each(|layer| layer.reserve(end))
     }
 
     /// Makes room in every layer for `len` more tokens.

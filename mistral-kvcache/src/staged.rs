@@ -19,10 +19,7 @@ pub(crate) struct Chunk<E> {
 impl<E: Element> Chunk<E> {
     /// A buffer for chunks of up to `rows` tokens.
     pub(crate) fn new(n_kv_heads: usize, rows: usize, head_dim: usize) -> Result<Self, CacheError> {
-        Ok(Self {
-            rows: KvRows::new(n_kv_heads, rows, head_dim)?,
-            len: 0,
-        })
+        Ok(Self { rows: KvRows::new(n_kv_heads, rows, head_dim)?, len: 0 })
     }
 
     /// Makes room for chunks of up to `rows` tokens.
@@ -119,11 +116,7 @@ impl<'a, E: Element> Staged<'a, E> {
         chunk: &'a Chunk<E>,
         progress: Option<&'a mut Progress>,
     ) -> Self {
-        Self {
-            ring,
-            chunk,
-            progress,
-        }
+        Self { ring, chunk, progress }
     }
 
     /// Everything that the chunk may attend to: the ring's tail, the ring's head, the chunk.

@@ -15,9 +15,7 @@ const HEAD_DIM: usize = 8;
 fn random(n_heads: usize, seed: u64) -> Array3<f32> {
     let mut state = seed;
     Array3::from_shape_fn((N_TOKENS, n_heads, HEAD_DIM), |_| {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 40) as f32 / 4194304.0 - 2.0
     })
 }
@@ -42,9 +40,7 @@ impl Text {
         let [k, v] = [&self.k, &self.v].map(|array| array.mapv(E::from_f32));
         let kv = KvView::from_arrays(k.view(), v.view()).unwrap();
         let mut out = Array3::zeros(self.q.dim());
-        attention
-            .forward(self.q.view(), &kv, out.view_mut())
-            .unwrap();
+        attention.forward(self.q.view(), &kv, out.view_mut()).unwrap();
         let exact = reference::forward(&attention.config(), self.q.view(), &kv).unwrap();
         (out, exact)
     }
@@ -61,9 +57,7 @@ impl Text {
             let rows = Slice::from(tokens);
             let [q, k, v] = [&self.q, &self.k, &self.v].map(|a| a.slice_axis(Axis(0), rows));
             let step = layer.stage(k, v).unwrap();
-            attention
-                .forward(q, &step.kv().unwrap(), out.slice_axis_mut(Axis(0), rows))
-                .unwrap();
+            attention.forward(q, &step.kv().unwrap(), out.slice_axis_mut(Axis(0), rows)).unwrap();
             step.commit();
         }
         out
@@ -87,10 +81,7 @@ fn chunked_equals_one_shot<E: Element>(window: Window, new_layer: impl Fn() -> L
     let (at_once, exact) = text.at_once::<E>(&attention);
     for ((index, &found), expected) in at_once.indexed_iter().zip(&exact) {
         let error = (f64::from(found) - expected).abs();
-        assert!(
-            error < 4e-6,
-            "{window:?}: {found} at {index:?}, expected {expected}"
-        );
+        assert!(error < 4e-6, "{window:?}: {found} at {index:?}, expected {expected}");
     }
     for chunk in 1..=37 {
         let chunked = text.in_chunks(&attention, new_layer(), chunk);

@@ -34,65 +34,24 @@ fn layers_out_of_order_and_unequal_chunks_are_refused() {
     let refuse =
         |cache: &mut _, layer, k: &Array3<f32>| refusal(cache, id, layer, k.view(), k.view());
     let skipped = refuse(&mut cache, 1, &two);
-    assert_eq!(
-        skipped,
-        CacheError::LayerOutOfOrder {
-            expected: 0,
-            found: 1
-        }
-    );
+    assert_eq!(skipped, CacheError::LayerOutOfOrder { expected: 0, found: 1 });
     let beyond = refuse(&mut cache, 3, &two);
-    assert_eq!(
-        beyond,
-        CacheError::NoSuchLayer {
-            found: 3,
-            n_layers: 3
-        }
-    );
+    assert_eq!(beyond, CacheError::NoSuchLayer { found: 3, n_layers: 3 });
 
-    cache
-        .stage(id, 0, five.view(), five.view())
-        .unwrap()
-        .commit();
-    let incomplete = CacheError::IncompleteChunk {
-        id,
-        committed: 1,
-        n_layers: 3,
-    };
+    cache.stage(id, 0, five.view(), five.view()).unwrap().commit();
+    let incomplete = CacheError::IncompleteChunk { id, committed: 1, n_layers: 3 };
     assert_eq!(refuse(&mut cache, 0, &five), incomplete);
     assert_eq!(cache.reserve(id, 1).unwrap_err(), incomplete);
     let unequal = refuse(&mut cache, 1, &two);
-    assert_eq!(
-        unequal,
-        CacheError::ChunkLengthDiffers {
-            layer: 1,
-            expected: 5,
-            found: 2
-        }
-    );
-    cache
-        .stage(id, 1, five.view(), five.view())
-        .unwrap()
-        .commit();
+    assert_eq!(unequal, CacheError::ChunkLengthDiffers { layer: 1, expected: 5, found: 2 });
+    cache.stage(id, 1, five.view(), five.view()).unwrap().commit();
     let twice = refuse(&mut cache, 1, &five);
-    assert_eq!(
-        twice,
-        CacheError::LayerOutOfOrder {
-            expected: 2,
-            found: 1
-        }
-    );
+    assert_eq!(twice, CacheError::LayerOutOfOrder { expected: 2, found: 1 });
 
     // Another sequence takes its turn in between and disturbs nothing.
     let other = cache.add_sequence().unwrap();
-    cache
-        .stage(other, 0, two.view(), two.view())
-        .unwrap()
-        .commit();
-    cache
-        .stage(id, 2, five.view(), five.view())
-        .unwrap()
-        .commit();
+    cache.stage(other, 0, two.view(), two.view()).unwrap().commit();
+    cache.stage(id, 2, five.view(), five.view()).unwrap().commit();
     assert_eq!(cache.position(id), Ok(5));
     assert_eq!(cache.position(other), Ok(0));
 }
@@ -106,28 +65,16 @@ fn chunks_of_another_shape_are_refused() {
         |k: Array3<f32>, v: Array3<f32>| refusal(&mut cache, id, 0, k.view(), v.view());
     assert_eq!(
         refuse(ones(2, HEADS), ones(3, HEADS)),
-        CacheError::ShapeMismatch {
-            keys: (2, HEADS, HEAD_DIM),
-            values: (3, HEADS, HEAD_DIM)
-        }
+        CacheError::ShapeMismatch { keys: (2, HEADS, HEAD_DIM), values: (3, HEADS, HEAD_DIM) }
     );
     assert_eq!(
         refuse(ones(2, 1), ones(2, 1)),
-        CacheError::HeadsDiffer {
-            expected: (HEADS, HEAD_DIM),
-            found: (1, HEAD_DIM)
-        }
+        CacheError::HeadsDiffer { expected: (HEADS, HEAD_DIM), found: (1, HEAD_DIM) }
     );
-    assert_eq!(
-        refuse(ones(0, HEADS), ones(0, HEADS)),
-        CacheError::EmptyChunk
-    );
+    assert_eq!(refuse(ones(0, HEADS), ones(0, HEADS)), CacheError::EmptyChunk);
     assert_eq!(
         refuse(ones(5, HEADS), ones(5, HEADS)),
-        CacheError::ChunkTooLong {
-            found: 5,
-            max_chunk: 4
-        }
+        CacheError::ChunkTooLong { found: 5, max_chunk: 4 }
     );
 }
 
@@ -140,16 +87,9 @@ fn without_a_window_nothing_is_evicted_and_the_context_ends() {
         let id = cache.add_sequence().unwrap();
         let (six, four) = (ones(6, HEADS), ones(4, HEADS));
         cache.stage(id, 0, six.view(), six.view()).unwrap().commit();
-        let full = CacheError::ContextFull {
-            position: 6,
-            len: 6,
-            context_len: 10,
-        };
+        let full = CacheError::ContextFull { position: 6, len: 6, context_len: 10 };
         assert_eq!(refusal(&mut cache, id, 0, six.view(), six.view()), full);
-        cache
-            .stage(id, 0, four.view(), four.view())
-            .unwrap()
-            .commit();
+        cache.stage(id, 0, four.view(), four.view()).unwrap().commit();
         assert_eq!(cache.held(id, 0), Ok(0..10));
     }
 }
@@ -163,11 +103,7 @@ fn a_half_done_chunk_that_evicted_history_says_so_and_stays_as_it_is() {
         let k = ones(4, HEADS);
         cache.stage(id, layer, k.view(), k.view()).unwrap().commit();
     }
-    let lost = CacheError::HistoryOverwritten {
-        id,
-        position: 4,
-        oldest: 4,
-    };
+    let lost = CacheError::HistoryOverwritten { id, position: 4, oldest: 4 };
     assert_eq!(cache.abandon_chunk(id), Err(lost));
     assert_eq!(cache.next_layer(id), Ok(1));
     // The chunk can still be finished.

@@ -23,10 +23,8 @@ impl Source {
 
     fn chunk(&mut self, len: usize) -> Array3<f32> {
         Array3::from_shape_fn((len, HEADS, HEAD_DIM), |_| {
-            self.state = self
-                .state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            self.state =
+                self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (self.state >> 40) as f32 / 8388608.0 - 1.0
         })
     }
@@ -42,10 +40,7 @@ struct Pushed {
 impl Pushed {
     fn new() -> Self {
         let none = Array3::zeros((0, HEADS, HEAD_DIM));
-        Self {
-            keys: none.clone(),
-            values: none,
-        }
+        Self { keys: none.clone(), values: none }
     }
 
     fn len(&self) -> usize {
@@ -75,9 +70,7 @@ fn assert_shows<E: Element>(view: &KvView<E>, pushed: &Pushed, chunk_len: usize,
     for head in 0..HEADS {
         let rows = view.head(head).unwrap();
         let row = |from: &Array3<f32>, position: usize| -> Vec<E> {
-            (0..HEAD_DIM)
-                .map(|d| E::from_f32(from[[position, head, d]]))
-                .collect()
+            (0..HEAD_DIM).map(|d| E::from_f32(from[[position, head, d]])).collect()
         };
         let (mut keys, mut values) = (rows.keys(positions.clone()), rows.values(positions.clone()));
         for position in positions.clone() {
@@ -103,10 +96,7 @@ fn push_all<E: Element>(mut layer: LayerCache<E>, keep: usize, steps: &[(usize, 
             pushed = with_chunk;
         }
         assert_eq!(layer.position(), pushed.len());
-        assert_eq!(
-            layer.held(),
-            pushed.len().saturating_sub(keep)..pushed.len()
-        );
+        assert_eq!(layer.held(), pushed.len().saturating_sub(keep)..pushed.len());
         let slots: Vec<_> = layer.slots().collect();
         for position in layer.held() {
             assert_eq!(slots[position % layer.capacity()], Some(position));
@@ -185,11 +175,7 @@ struct Expected {
 
 impl Expected {
     fn join<E: Element>(cache: &mut RollingKvCache<E>) -> Self {
-        Self {
-            id: cache.add_sequence().unwrap(),
-            layers: vec![Pushed::new(); N_LAYERS],
-            most: 0,
-        }
+        Self { id: cache.add_sequence().unwrap(), layers: vec![Pushed::new(); N_LAYERS], most: 0 }
     }
 
     /// Stages, checks the view and commits in the layers below `layers`; what was pushed then.
@@ -236,10 +222,7 @@ impl Expected {
                     assert!(matches!(error, CacheError::HistoryOverwritten { .. }));
                     assert!(len > 1, "one token can always be taken back");
                     let window = cache.config().window().unwrap();
-                    assert!(
-                        self.layers[0].len() + len > window,
-                        "nothing was overwritten"
-                    );
+                    assert!(self.layers[0].len() + len > window, "nothing was overwritten");
                     cache.reset(self.id).unwrap();
                     self.layers = vec![Pushed::new(); N_LAYERS];
                 }
@@ -266,14 +249,9 @@ fn run_all<E: Element>(config: CacheConfig, steps: &[(usize, Step)], seed: u64) 
     let mut sequences: Vec<Expected> = (0..3).map(|_| Expected::join(&mut cache)).collect();
     for (which, step) in steps {
         sequences[*which].take(&mut cache, &mut source, step);
-        let planned: usize = sequences
-            .iter()
-            .map(|s| config.sequence_bytes(E::DTYPE, s.most).unwrap())
-            .sum();
-        assert_eq!(
-            cache.bytes(),
-            planned + config.staging_bytes(E::DTYPE).unwrap()
-        );
+        let planned: usize =
+            sequences.iter().map(|s| config.sequence_bytes(E::DTYPE, s.most).unwrap()).sum();
+        assert_eq!(cache.bytes(), planned + config.staging_bytes(E::DTYPE).unwrap());
     }
 }
 
@@ -329,10 +307,7 @@ fn decode_moves_no_memory() {
             let k = Array3::ones((1, HEADS, HEAD_DIM));
             let step = cache.stage(id, 0, k.view(), k.view()).unwrap();
             let view = step.kv().unwrap();
-            let ends = [
-                view.segments().next().unwrap(),
-                view.segments().last().unwrap(),
-            ];
+            let ends = [view.segments().next().unwrap(), view.segments().last().unwrap()];
             seen.push(ends.map(|segment| segment.keys().as_ptr() as usize / 4));
             step.commit();
         }
@@ -341,10 +316,6 @@ fn decode_moves_no_memory() {
         let ring = seen[1][0];
         assert!(seen.iter().skip(1).all(|[_, chunk]| *chunk == seen[1][1]));
         let reached = 5 * HEADS * HEAD_DIM;
-        assert!(
-            seen.iter()
-                .skip(1)
-                .all(|[first, _]| (ring..ring + reached).contains(first))
-        );
+        assert!(seen.iter().skip(1).all(|[first, _]| (ring..ring + reached).contains(first)));
     }
 }

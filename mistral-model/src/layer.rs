@@ -78,11 +78,7 @@ impl Layer {
         slot: CacheSlot<'_, E>,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let Shared {
-            config,
-            attention,
-            rope,
-        } = shared;
+        let Shared { config, attention, rope } = shared;
         let (n, head_dim) = (x.nrows(), config.head_dim);
         let mut normed = rows(&mut scratch.normed, n, config.dim)?;
         rms_norm(x, &self.attention_norm, config.norm_eps, normed.view_mut())?;
@@ -99,9 +95,7 @@ impl Layer {
         rope.apply(q.view_mut(), &scratch.angles)?;
         rope.apply(k.view_mut(), &scratch.angles)?;
 
-        let step = slot
-            .cache
-            .stage(slot.sequence, slot.layer, k.view(), v.view())?;
+        let step = slot.cache.stage(slot.sequence, slot.layer, k.view(), v.view())?;
         let out = heads(&mut scratch.attended, n, config.n_heads, head_dim)?;
         attention.forward(q.view(), &step.kv()?, out)?;
         step.commit();
@@ -123,12 +117,7 @@ impl Layer {
         let mut normed = rows(&mut scratch.normed, n, config.dim)?;
         let mut gate = rows(&mut scratch.gate, n, config.hidden_dim)?;
         let mut up = rows(&mut scratch.up, n, config.hidden_dim)?;
-        rms_norm(
-            x,
-            &self.feed_forward_norm,
-            config.norm_eps,
-            normed.view_mut(),
-        )?;
+        rms_norm(x, &self.feed_forward_norm, config.norm_eps, normed.view_mut())?;
         matmul(normed.view(), &self.gate_proj, gate.view_mut())?;
         matmul(normed.view(), &self.up_proj, up.view_mut())?;
         swiglu(gate.view_mut(), up.view())?;

@@ -12,13 +12,14 @@ use crate::transformer::Parts;
 pub(crate) fn parts(config: &Config, dtype: DType, seed: u64) -> Result<Parts, ModelError> {
     // Every tensor has a stream of its own, so that they can be made in any order.
     let tensors = Tensors { dtype, seed };
-    let output = if config.tied_embeddings {
-        None
-    } else {
-        Some(tensors.matrix(1, config.vocab_size, config.dim)?)
-    };
+    let embedding = |id| tensors.matrix(id, config.vocab_size, config.dim);
+    let (input, output) = threads::join(
+        || embedding(0),
+        || (!config.tied_embeddings).then(|| embedding(1)).transpose(),
+    );
+    let (input, output) = (input?, output?);
     Ok(Parts {
-        embedding: tensors.matrix(0, config.vocab_size, config.dim)?,
+        embedding: input,
         layers: layers(config, &tensors, 0, config.n_layers)?,
         norm: tensors.norm(2, config.dim),
         output,
@@ -34,9 +35,7 @@ fn layers(
     n: usize,
 ) -> Result<Vec<Layer>, MatrixError> {
     if n <= 1 {
-        return (first..first + n)
-            .map(|index| layer(config, tensors, index))
-            .collect();
+        return (first..first + n).map(|index| layer(config, tensors, index)).collect();
     }
     let half = n / 2;
     let (left, right) = threads::join(

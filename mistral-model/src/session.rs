@@ -24,10 +24,7 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self {
-            kv_dtype: DType::F16,
-            max_chunk: 512,
-        }
+        Self { kv_dtype: DType::F16, max_chunk: 512 }
     }
 }
 
@@ -90,15 +87,8 @@ impl<M: Borrow<Transformer>> Session<M> {
         }
         let config = model.borrow().config();
         // A chunk longer than any sequence would only take memory.
-        let longest = if config.window.size().is_some() {
-            usize::MAX
-        } else {
-            config.context_len
-        };
-        let options = SessionOptions {
-            max_chunk: options.max_chunk.min(longest),
-            ..options
-        };
+        let longest = if config.window.size().is_some() { usize::MAX } else { config.context_len };
+        let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
         let cache = config.cache().with_max_chunk(options.max_chunk);
         fn one<E: Element>(
             config: mistral_kvcache::CacheConfig,
@@ -114,14 +104,7 @@ impl<M: Borrow<Transformer>> Session<M> {
         }?;
         let scratch = Scratch::new(config, options.max_chunk);
         let logits = vec![0.0; config.vocab_size];
-        Ok(Self {
-            model,
-            options,
-            cache,
-            scratch,
-            logits,
-            interrupted: false,
-        })
+        Ok(Self { model, options, cache, scratch, logits, interrupted: false })
     }
 
     /// The model.
@@ -179,7 +162,8 @@ impl<M: Borrow<Transformer>> Session<M> {
     ///
     /// On the way, with the whole chunks before it appended:
     ///
-    /// - [`ModelError::NotFinite`]: NaN or infinity.
+    /// - [`ModelError::NotFinite`]: NaN or infinity. Unless the chunk could be taken back exactly,
+    ///   the session wants a [`reset`](Self::reset).
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         self.prefill_with(tokens, |_| {})
     }
@@ -198,11 +182,7 @@ impl<M: Borrow<Transformer>> Session<M> {
         self.check(tokens)?;
         for range in ChunkPlan::new(tokens.len(), self.options.max_chunk)? {
             let done = range.end;
-            let wanted = if done == tokens.len() {
-                Wanted::Last
-            } else {
-                Wanted::Nothing
-            };
+            let wanted = if done == tokens.len() { Wanted::Last } else { Wanted::Nothing };
             self.chunk(&tokens[range], wanted)?;
             progress(done);
         }
@@ -293,15 +273,21 @@ impl<M: Borrow<Transformer>> Session<M> {
     /// marked as interrupted.
     fn chunk(&mut self, tokens: &[u32], wanted: Wanted<'_>) -> Result<(), ModelError> {
         let model: &Transformer = self.model.borrow();
-        let (scratch, logits) = (&mut self.scratch, self.logits.as_mut_slice());
-        with_cache!(&mut self.cache, cache, id => {
-            let id = *id;
-            let done = threads::enter(|| forward(model, tokens, cache, id, scratch, logits, wanted));
-            if done.is_err() && cache.abandon_chunk(id).is_err() {
-                self.interrupted = true;
-            }
-            done
-        })
+        let scratch = &mut self.scratch;
+        let logits = match wanted {
+            Wanted::Nothing => &mut [],
+            Wanted::Last => self.logits.as_mut_slice(),
+            Wanted::All(logits) => logits,
+        };
+        let (done, undone) = with_cache!(&mut self.cache, cache, id => {
+            let start = cache.position(*id)?;
+            let done = threads::enter(|| forward(model, tokens, (cache, *id), scratch, logits));
+            // Logits that are none are found when the last layer has committed already.
+            let undone = cache.abandon_chunk(*id).is_ok() && cache.position(*id)? == start;
+            (done, undone)
+        });
+        self.interrupted = done.is_err() && !undone;
+        done
     }
 }
 
@@ -315,42 +301,36 @@ enum Wanted<'a> {
 }
 
 /// The life of a chunk: embedding, layers, logits.
+///
+/// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
 fn forward<E: Element>(
     model: &Transformer,
     tokens: &[u32],
-    cache: &mut RollingKvCache<E>,
-    sequence: SequenceId,
+    (cache, sequence): (&mut RollingKvCache<E>, SequenceId),
     scratch: &mut Scratch,
-    last: &mut [f32],
-    wanted: Wanted<'_>,
+    logits: &mut [f32],
 ) -> Result<(), ModelError> {
     let config = model.config();
-    let (n, dim, vocab_size) = (tokens.len(), config.dim, config.vocab_size);
+    let dim = config.dim;
+    let wanted = logits.len() / config.vocab_size;
+    let first = tokens.len() - wanted;
     let start = cache.position(sequence)?;
     // Taken out, so that the layers can borrow the other buffers beside it.
     let mut buffer = std::mem::take(&mut scratch.hidden);
     let result = (|| {
-        let mut hidden = rows(&mut buffer, n, dim)?;
+        let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
         model.embed(tokens, hidden.view_mut())?;
         model.forward_layers(0..config.n_layers, hidden, cache, sequence, scratch)?;
-        let (first, rows_wanted, logits) = match wanted {
-            Wanted::Nothing => return Ok(()),
-            Wanted::Last => (n - 1, 1, last),
-            Wanted::All(all) => (0, n, all),
-        };
-        let chosen = rows(&mut buffer[first * dim..], rows_wanted, dim)?;
-        let mut logits = rows(logits, rows_wanted, vocab_size)?;
-        model.logits(chosen.view(), logits.view_mut(), scratch)?;
-        match first_not_finite(logits.view()) {
-            None => Ok(()),
-            Some(row) => {
-                let position = start + first + row;
-                Err(ModelError::NotFinite {
-                    layer: config.n_layers,
-                    position,
-                })
-            }
+        if wanted == 0 {
+            return Ok(());
         }
+        let last = rows(&mut buffer[first * dim..], wanted, dim)?;
+        let mut logits = rows(logits, wanted, config.vocab_size)?;
+        model.logits(last.view(), logits.view_mut(), scratch)?;
+        first_not_finite(logits.view()).map_or(Ok(()), |row| {
+            let position = start + first + row;
+            Err(ModelError::NotFinite { layer: config.n_layers, position })
+        })
     })();
     scratch.hidden = buffer;
     result

@@ -86,13 +86,7 @@ impl Transformer {
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, ModelError> {
-        let Parts {
-            config,
-            embedding,
-            layers,
-            norm,
-            output,
-        } = parts;
+        let Parts { config, embedding, layers, norm, output } = parts;
         Ok(Self {
             attention: Attention::new(config.attention())?,
             rope: Rope::new(config.head_dim, config.rope_theta, config.rope_layout)?,
@@ -124,17 +118,9 @@ impl Transformer {
     /// [`ModelError::UnknownToken`] names the first.
     pub fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
         let vocab_size = self.config.vocab_size;
-        match tokens
-            .iter()
-            .enumerate()
-            .find(|(_, token)| **token as usize >= vocab_size)
-        {
+        match tokens.iter().enumerate().find(|(_, token)| **token as usize >= vocab_size) {
             None => Ok(()),
-            Some((index, &token)) => Err(ModelError::UnknownToken {
-                token,
-                index,
-                vocab_size,
-            }),
+            Some((index, &token)) => Err(ModelError::UnknownToken { token, index, vocab_size }),
         }
     }
 
@@ -153,8 +139,7 @@ impl Transformer {
     ) -> Result<(), ModelError> {
         self.check_tokens(tokens)?;
         for (token, row) in tokens.iter().zip(hidden.outer_iter_mut()) {
-            self.embedding
-                .row(*token as usize, row.into_slice().unwrap_or_default())?;
+            self.embedding.row(*token as usize, row.into_slice().unwrap_or_default())?;
         }
         Ok(())
     }
@@ -187,27 +172,15 @@ impl Transformer {
     ) -> Result<(), ModelError> {
         let start = cache.position(sequence)?;
         let first = cache.next_layer(sequence)?;
-        let shared = Shared {
-            config: &self.config,
-            attention: &self.attention,
-            rope: &self.rope,
-        };
-        self.rope
-            .angles_into(start..start + hidden.nrows(), &mut scratch.angles);
+        let shared = Shared { config: &self.config, attention: &self.attention, rope: &self.rope };
+        self.rope.angles_into(start..start + hidden.nrows(), &mut scratch.angles);
         let chosen = self.layers.get(layers.clone()).ok_or_else(out_of_bounds)?;
         for (i, layer) in chosen.iter().enumerate() {
-            let slot = CacheSlot {
-                cache,
-                sequence,
-                layer: first + i,
-            };
+            let slot = CacheSlot { cache, sequence, layer: first + i };
             layer.forward(shared, hidden.view_mut(), slot, scratch)?;
             if let Some(row) = first_not_finite(hidden.view()) {
                 let position = start + row;
-                return Err(ModelError::NotFinite {
-                    layer: layers.start + i,
-                    position,
-                });
+                return Err(ModelError::NotFinite { layer: layers.start + i, position });
             }
         }
         Ok(())
@@ -229,19 +202,14 @@ impl Transformer {
     ) -> Result<(), ModelError> {
         let mut normed = rows(&mut scratch.normed, hidden.nrows(), self.config.dim)?;
         rms_norm(hidden, &self.norm, self.config.norm_eps, normed.view_mut())?;
-        matmul(
-            normed.view(),
-            self.output.as_ref().unwrap_or(&self.embedding),
-            logits,
-        )?;
+        matmul(normed.view(), self.output.as_ref().unwrap_or(&self.embedding), logits)?;
         Ok(())
     }
 }
 
 /// The first row with a number that is none.
 pub(crate) fn first_not_finite(x: ArrayView2<'_, f32>) -> Option<usize> {
-    x.outer_iter()
-        .position(|row| row.iter().any(|value| !value.is_finite()))
+    x.outer_iter().position(|row| row.iter().any(|value| !value.is_finite()))
 }
 
 fn out_of_bounds() -> ndarray::ShapeError {

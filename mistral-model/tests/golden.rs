@@ -65,20 +65,13 @@ impl Arrays {
     fn matrix(&self, name: &str) -> Array2<f32> {
         let file = SafeTensors::deserialize(&self.0).unwrap();
         let tensor = file.tensor(name).unwrap();
-        let values = tensor
-            .data()
-            .chunks(4)
-            .map(<f32 as Element>::from_le_bytes)
-            .collect();
+        let values = tensor.data().chunks(4).map(<f32 as Element>::from_le_bytes).collect();
         Array2::from_shape_vec((tensor.shape()[0], tensor.shape()[1]), values).unwrap()
     }
 }
 
 fn options(max_chunk: usize) -> SessionOptions {
-    SessionOptions {
-        kv_dtype: DType::F32,
-        max_chunk,
-    }
+    SessionOptions { kv_dtype: DType::F32, max_chunk }
 }
 
 /// Logits of every position, the tokens taken in chunks.
@@ -101,11 +94,7 @@ fn worst(found: &Array2<f32>, want: &Array2<f32>) -> (f32, (usize, usize)) {
     assert_eq!(found.dim(), want.dim());
     found.indexed_iter().fold((0.0, (0, 0)), |worst, (at, x)| {
         let difference = (x - want[at]).abs();
-        if difference <= worst.0 {
-            worst
-        } else {
-            (difference, at)
-        }
+        if difference <= worst.0 { worst } else { (difference, at) }
     })
 }
 
@@ -131,10 +120,7 @@ fn check(name: &str, folder_name: &str) {
         for chunk in [1, 3, w - 1, w, w + 1, 3 * w] {
             let chunked = logits(&model, &ids, chunk);
             assert!(
-                chunked
-                    .iter()
-                    .map(|x| x.to_bits())
-                    .eq(whole.iter().map(|x| x.to_bits())),
+                chunked.iter().map(|x| x.to_bits()).eq(whole.iter().map(|x| x.to_bits())),
                 "{folder_name} {}: chunks of {chunk} give other bits",
                 case.logits
             );
@@ -144,10 +130,7 @@ fn check(name: &str, folder_name: &str) {
         let prompt = arrays.ids(&format!("greedy{i}.input_ids"));
         let want = arrays.ids(&format!("greedy{i}.output_ids"));
         let mut session = Session::new(&model, options(5)).unwrap();
-        let generator = session
-            .generate(&prompt, Sampler::greedy())
-            .unwrap()
-            .ignore_eos();
+        let generator = session.generate(&prompt, Sampler::greedy()).unwrap().ignore_eos();
         let found: Result<Vec<u32>, _> = generator.take(greedy.new_tokens).collect();
         assert_eq!(found.unwrap(), want, "{folder_name} greedy{i}");
     }
@@ -180,11 +163,7 @@ golden! {
 fn a_window_off_by_one_would_be_seen() {
     // The evidence in the data itself: a wrong window moves logits by thousands of tolerances.
     for (name, entry) in manifest().entries {
-        assert_eq!(
-            entry.window.is_some(),
-            !entry.mask_sensitivity.is_empty(),
-            "{name}"
-        );
+        assert_eq!(entry.window.is_some(), !entry.mask_sensitivity.is_empty(), "{name}");
         for (mask, moved) in entry.mask_sensitivity {
             assert!(moved > 1000.0 * entry.tolerance, "{name} {mask}");
         }
@@ -205,18 +184,11 @@ fn every_layer_gives_the_hidden_states_of_transformers() {
     assert_eq!(hidden, want.matrix("embed_tokens"));
     for layer in 0..config.n_layers {
         let range = layer..layer + 1;
-        model
-            .forward_layers(range, hidden.view_mut(), &mut cache, sequence, &mut scratch)
-            .unwrap();
+        model.forward_layers(range, hidden.view_mut(), &mut cache, sequence, &mut scratch).unwrap();
         let (difference, at) = worst(&hidden, &want.matrix(&format!("layers.{layer}")));
-        assert!(
-            difference < 1e-4,
-            "layer {layer}: off by {difference} at {at:?}"
-        );
+        assert!(difference < 1e-4, "layer {layer}: off by {difference} at {at:?}");
     }
     let mut logits = Array2::zeros((ids.len(), config.vocab_size));
-    model
-        .logits(hidden.view(), logits.view_mut(), &mut scratch)
-        .unwrap();
+    model.logits(hidden.view(), logits.view_mut(), &mut scratch).unwrap();
     assert!(worst(&logits, &want.matrix("logits")).0 < 5e-4);
 }

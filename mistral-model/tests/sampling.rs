@@ -9,9 +9,7 @@ fn sampler(options: SamplerOptions) -> Sampler {
 
 /// Seeded logits, far enough apart that no rounding can reorder them.
 fn logits(n: usize) -> Vec<f32> {
-    (0..n)
-        .map(|i| ((i * 7919) % 1009) as f32 / 126.0 - 4.0)
-        .collect()
+    (0..n).map(|i| ((i * 7919) % 1009) as f32 / 126.0 - 4.0).collect()
 }
 
 #[test]
@@ -25,15 +23,10 @@ fn a_seed_gives_the_same_tokens_on_every_platform() {
     };
     let draw = |options| -> Vec<u32> {
         let mut sampler = sampler(options);
-        (0..12)
-            .map(|_| sampler.sample(&logits(500)).unwrap())
-            .collect()
+        (0..12).map(|_| sampler.sample(&logits(500)).unwrap()).collect()
     };
     assert_eq!(draw(options), KNOWN_FILTERED);
-    let plain = SamplerOptions {
-        seed: 1,
-        ..SamplerOptions::default()
-    };
+    let plain = SamplerOptions { seed: 1, ..SamplerOptions::default() };
     assert_eq!(draw(plain), KNOWN_PLAIN);
 }
 
@@ -45,20 +38,13 @@ const KNOWN_PLAIN: [u32; 12] = [397, 370, 48, 365, 86, 294, 495, 264, 47, 66, 45
 fn greedy_takes_the_largest_and_of_equals_the_lowest_id() {
     assert_eq!(Sampler::greedy().sample(&[-1.0, 2.0, 2.0, 0.5]).unwrap(), 1);
     assert_eq!(Sampler::greedy().sample(&[-0.0, 0.0]).unwrap(), 0);
-    let zero = SamplerOptions {
-        temperature: 0.0,
-        seed: 9,
-        ..SamplerOptions::default()
-    };
+    let zero = SamplerOptions { temperature: 0.0, seed: 9, ..SamplerOptions::default() };
     assert_eq!(sampler(zero).sample(&[f32::MIN, f32::MAX]).unwrap(), 1);
 }
 
 #[test]
 fn of_equal_logits_filters_keep_the_lowest_ids() {
-    let options = SamplerOptions {
-        top_k: Some(3),
-        ..SamplerOptions::default()
-    };
+    let options = SamplerOptions { top_k: Some(3), ..SamplerOptions::default() };
     let mut top_k = sampler(options);
     let mut seen = [0; 6];
     for _ in 0..300 {
@@ -71,27 +57,18 @@ fn of_equal_logits_filters_keep_the_lowest_ids() {
 #[test]
 fn a_nucleus_reaches_over_more_tokens_than_are_sorted_first() {
     // 1000 equal tokens: a share of 0.5 is the first 500 of them.
-    let options = SamplerOptions {
-        top_p: 0.5,
-        seed: 3,
-        ..SamplerOptions::default()
-    };
+    let options = SamplerOptions { top_p: 0.5, seed: 3, ..SamplerOptions::default() };
     let mut half = sampler(options);
-    let drawn: Vec<u32> = (0..2000)
-        .map(|_| half.sample(&[0.25; 1000]).unwrap())
-        .collect();
+    let drawn: Vec<u32> = (0..2000).map(|_| half.sample(&[0.25; 1000]).unwrap()).collect();
     let most = *drawn.iter().max().unwrap();
     assert!((490..=500).contains(&most), "{most}");
 }
 
 #[test]
 fn frequencies_follow_the_softmax() {
-    let mut plain = Sampler::new(SamplerOptions {
-        temperature: 2.0,
-        seed: 11,
-        ..SamplerOptions::default()
-    })
-    .unwrap();
+    let mut plain =
+        Sampler::new(SamplerOptions { temperature: 2.0, seed: 11, ..SamplerOptions::default() })
+            .unwrap();
     let logits = [0.0f32, 2.0, 4.0, -2.0];
     let weights = logits.map(|l| f64::from(l / 2.0).exp());
     let total: f64 = weights.iter().sum();
@@ -105,20 +82,14 @@ fn frequencies_follow_the_softmax() {
         let found = f64::from(*count) / f64::from(n);
         // Four standard deviations.
         let spread = 4.0 * (expected * (1.0 - expected) / f64::from(n)).sqrt();
-        assert!(
-            (found - expected).abs() < spread,
-            "{found} instead of {expected}"
-        );
+        assert!((found - expected).abs() < spread, "{found} instead of {expected}");
     }
 }
 
 #[test]
 fn extreme_logits_and_temperatures_still_give_a_token() {
     for temperature in [1e-45, 1e-30, 1.0, f32::MAX] {
-        let mut any = sampler(SamplerOptions {
-            temperature,
-            ..SamplerOptions::default()
-        });
+        let mut any = sampler(SamplerOptions { temperature, ..SamplerOptions::default() });
         let token = any.sample(&[f32::MIN, f32::MAX, 1.0]).unwrap();
         assert!(token < 3);
         if temperature <= 1.0 {
@@ -134,10 +105,7 @@ fn logits_that_are_none_give_an_error_and_use_no_random_number() {
     let mut without = with_errors.clone();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let error = with_errors.sample(&[0.0, bad, f32::NAN]).unwrap_err();
-        assert!(
-            matches!(error, SamplerError::NotFinite { token: 1, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SamplerError::NotFinite { token: 1, .. }), "{error}");
         assert!(Sampler::greedy().sample(&[bad]).is_err());
     }
     assert_eq!(with_errors.sample(&[]), Err(SamplerError::NoLogits));
@@ -151,10 +119,7 @@ fn options_out_of_range_are_refused_by_name() {
     let d = SamplerOptions::default();
     for temperature in [-0.1, f32::NAN, f32::INFINITY] {
         let error = refused(SamplerOptions { temperature, ..d });
-        assert!(
-            matches!(error, SamplerError::Temperature { .. }),
-            "{temperature}"
-        );
+        assert!(matches!(error, SamplerError::Temperature { .. }), "{temperature}");
     }
     for top_p in [0.0, -0.5, 1.01, f32::NAN] {
         let error = refused(SamplerOptions { top_p, ..d });
@@ -164,18 +129,11 @@ fn options_out_of_range_are_refused_by_name() {
         let error = refused(SamplerOptions { min_p, ..d });
         assert!(matches!(error, SamplerError::MinP { .. }), "{min_p}");
     }
-    let error = refused(SamplerOptions {
-        top_k: Some(0),
-        ..d
-    });
+    let error = refused(SamplerOptions { top_k: Some(0), ..d });
     assert_eq!(error, SamplerError::TopK);
-    for fine in [
-        SamplerOptions { min_p: 1.0, ..d },
-        SamplerOptions {
-            top_k: Some(usize::MAX),
-            ..d
-        },
-    ] {
+    for fine in
+        [SamplerOptions { min_p: 1.0, ..d }, SamplerOptions { top_k: Some(usize::MAX), ..d }]
+    {
         assert!(Sampler::new(fine).is_ok());
     }
 }

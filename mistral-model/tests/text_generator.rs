@@ -99,8 +99,7 @@ fn text_goes_on_behind_a_prompt() {
     let tokenizer = tokenizer();
     let prompt = tokenizer.encode("Hello").unwrap();
     let tokens = [Ok::<_, Error>(1526)];
-    let mut text = TextGenerator::new(tokens, &tokenizer, StopStrings::default())
-        .after(&prompt)
-        .unwrap();
+    let mut text =
+        TextGenerator::new(tokens, &tokenizer, StopStrings::default()).after(&prompt).unwrap();
     assert_eq!(text.next().unwrap().unwrap(), " world");
 }

@@ -73,11 +73,7 @@ fn every_sequence_has_the_text_of_sentencepiece() {
         for case in golden.decode {
             let text = tokenizer.decode(&case.ids).unwrap();
             assert_eq!(text, case.ignore_special, "{name}: {:?}", case.ids);
-            let written: String = case
-                .ids
-                .iter()
-                .map(|id| tokenizer.piece(*id).unwrap())
-                .collect();
+            let written: String = case.ids.iter().map(|id| tokenizer.piece(*id).unwrap()).collect();
             assert_eq!(written, case.keep_special, "{name}: {:?}", case.ids);
         }
     });
@@ -159,10 +155,8 @@ fn text_goes_on_where_the_prompt_ends() {
     let mut after = TextStream::after(&tokenizer, &[1, hello]).unwrap();
     assert_eq!(after.push(world).unwrap(), Some(" world"));
     // The prompt ends inside a character: it comes out whole.
-    let bytes: Vec<u32> = "龘"
-        .bytes()
-        .map(|byte| tokenizer.id(&format!("<0x{byte:02X}>")).unwrap())
-        .collect();
+    let bytes: Vec<u32> =
+        "龘".bytes().map(|byte| tokenizer.id(&format!("<0x{byte:02X}>")).unwrap()).collect();
     let mut inside = TextStream::after(&tokenizer, &bytes[..2]).unwrap();
     assert_eq!(inside.push(bytes[2]).unwrap(), Some("龘"));
 }
@@ -201,14 +195,9 @@ fn streams_of_any_tokens_join_to_their_text() {
 
 /// The definition: all rows of byte pieces joined, then read as UTF-8 with one U+FFFD a bad byte.
 fn plain(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let kept: Vec<u32> = ids
-        .iter()
-        .copied()
-        .filter(|id| !(1..3).contains(id))
-        .collect();
-    let drops = kept
-        .first()
-        .is_some_and(|id| tokenizer.piece(*id).unwrap().starts_with('\u{2581}'));
+    let kept: Vec<u32> = ids.iter().copied().filter(|id| !(1..3).contains(id)).collect();
+    let drops =
+        kept.first().is_some_and(|id| tokenizer.piece(*id).unwrap().starts_with('\u{2581}'));
     let mut text = String::new();
     let mut row = Vec::new();
     for id in ids.iter().copied().chain([1]) {
@@ -246,10 +235,7 @@ fn any_text_comes_back_from_its_ids() {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         let check = |text: String| {
             let ids = tokenizer.encode(&text).unwrap();
-            prop_assert_eq!(
-                tokenizer.decode(&ids).unwrap(),
-                text.replace('\u{2581}', " ")
-            );
+            prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text.replace('\u{2581}', " "));
             Ok(())
         };
         runner.run(&any::<String>(), check).unwrap();
@@ -283,10 +269,7 @@ fn merges_that_lead_to_a_control_piece_are_caught() {
         "lstrip": false, "rstrip": false, "normalized": false, "special": true}],"#;
     let tokenizer = small(vocab, merges, added).unwrap();
     let error = tokenizer.encode("<s>").unwrap_err();
-    assert!(matches!(
-        error,
-        TokenizerError::ControlFromText { id: 4, .. }
-    ));
+    assert!(matches!(error, TokenizerError::ControlFromText { id: 4, .. }));
 }
 
 #[test]

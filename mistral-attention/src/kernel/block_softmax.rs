@@ -17,10 +17,7 @@ pub(super) struct Softmax {
 
 impl Softmax {
     /// Of no scores at all.
-    pub(super) const EMPTY: Self = Self {
-        max: f32::MIN,
-        sum: 0.0,
-    };
+    pub(super) const EMPTY: Self = Self { max: f32::MIN, sum: 0.0 };
 }
 
 /// `scores[j] := e^(scores[j] - max)` for the `j` in `seen`.
@@ -52,8 +49,5 @@ pub(super) fn block_softmax<S: Simd>(
         simd.store(p, vector);
         sum = simd.add(sum, p);
     }
-    Softmax {
-        max,
-        sum: simd::sum_lanes(simd, sum),
-    }
+    Softmax { max, sum: simd::sum_lanes(simd, sum) }
 }

@@ -32,11 +32,7 @@ pub(super) fn pays<E: Element>(job: &Job<'_, '_, E>) -> bool {
 
 /// All queries of one key/value head.
 fn whole<'j, 'q, 'a, E: Element>(job: &'j Job<'q, 'a, E>, kv_head: usize) -> Tile<'j, 'q, 'a, E> {
-    Tile {
-        job,
-        kv_head,
-        queries: 0..job.plan.q_len(),
-    }
+    Tile { job, kv_head, queries: 0..job.plan.q_len() }
 }
 
 /// Computes a call, block by block.
@@ -55,12 +51,7 @@ pub(super) fn forward<E: Element>(job: &Job<'_, '_, E>, out: ArrayViewMut3<'_, f
         sums: &mut sums,
     };
     parts.split();
-    job.level.dispatch(Merge {
-        job,
-        softmax: &mut softmax,
-        sums: &mut sums,
-        out,
-    });
+    job.level.dispatch(Merge { job, softmax: &mut softmax, sums: &mut sums, out });
 }
 
 /// The parts of some units: unit `h * n_blocks + b` is block `b` of head `h`.
@@ -109,10 +100,8 @@ impl<E: Element> Parts<'_, '_, '_, '_, E> {
         let rows = whole(self.job, 0).rows();
         let mut scratch = Scratch::new(rows, head_dim);
         let mut loaded = None;
-        let parts = self
-            .softmax
-            .chunks_exact_mut(rows)
-            .zip(self.sums.chunks_exact_mut(rows * width));
+        let parts =
+            self.softmax.chunks_exact_mut(rows).zip(self.sums.chunks_exact_mut(rows * width));
         for (unit, (softmax, out)) in self.units.zip(parts) {
             let blocks = whole(self.job, 0).blocks();
             let tile = whole(self.job, unit / blocks.len());
@@ -121,11 +110,7 @@ impl<E: Element> Parts<'_, '_, '_, '_, E> {
                 tile.load_queries(&mut scratch);
                 loaded = Some(tile.kv_head);
             }
-            let mut partials = Partials {
-                softmax,
-                out,
-                width,
-            };
+            let mut partials = Partials { softmax, out, width };
             tile.attend(&mut scratch, block..block + 1, &mut partials);
         }
     }
@@ -156,14 +141,8 @@ impl<E: Element> Kernel for Merge<'_, '_, '_, '_, '_, E> {
         for (kv_head, ((softmax, sums), mut out)) in heads.enumerate() {
             let (first_softmax, softmax) = softmax.split_at_mut(rows);
             let (first_sums, sums) = sums.split_at_mut(rows * width);
-            let mut total = Partials {
-                softmax: first_softmax,
-                out: first_sums,
-                width,
-            };
-            let parts = softmax
-                .chunks_exact(rows)
-                .zip(sums.chunks_exact(rows * width));
+            let mut total = Partials { softmax: first_softmax, out: first_sums, width };
+            let parts = softmax.chunks_exact(rows).zip(sums.chunks_exact(rows * width));
             for (softmax, sums) in parts {
                 total.add(simd, softmax, sums);
             }

@@ -64,11 +64,7 @@ pub(crate) fn forward<E: Element>(
         plan,
         q,
         kv: *kv,
-        threads: if work < SERIAL_BELOW {
-            1
-        } else {
-            threads::count()
-        },
+        threads: if work < SERIAL_BELOW { 1 } else { threads::count() },
     };
     if decode::pays(&job) {
         decode::forward(&job, out);

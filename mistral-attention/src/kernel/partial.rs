@@ -51,10 +51,7 @@ impl Partials<'_> {
         new: [Option<Softmax>; R],
     ) -> Weights {
         let rows = &mut self.softmax[first..first + R];
-        let mut below = Weights {
-            old: [0.0; LANES],
-            new: [0.0; LANES],
-        };
+        let mut below = Weights { old: [0.0; LANES], new: [0.0; LANES] };
         for (r, (row, new)) in rows.iter().zip(new).enumerate() {
             if let Some(new) = new {
                 let max = if new.max > row.max { new.max } else { row.max };

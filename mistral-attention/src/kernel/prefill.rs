@@ -34,13 +34,7 @@ pub(super) fn forward<E: Element>(job: &Job<'_, '_, E>, out: ArrayViewMut3<'_, f
     } else {
         (1, tile)
     };
-    let area = Area {
-        job,
-        limits,
-        kv_heads: 0..heads,
-        queries: 0..job.plan.q_len(),
-        out,
-    };
+    let area = Area { job, limits, kv_heads: 0..heads, queries: 0..job.plan.q_len(), out };
     area.split();
 }
 
@@ -77,13 +71,7 @@ impl<E: Element> Area<'_, '_, '_, '_, E> {
             right_queries.start = left_queries.end;
         }
         let (job, limits) = (self.job, self.limits);
-        let area = |kv_heads, queries, out| Area {
-            job,
-            limits,
-            kv_heads,
-            queries,
-            out,
-        };
+        let area = |kv_heads, queries, out| Area { job, limits, kv_heads, queries, out };
         let left = area(left_heads, left_queries, left_out);
         let right = area(right_heads, right_queries, right_out);
         threads::join(|| left.split(), || right.split());

@@ -41,10 +41,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// For up to `rows` rows of `head_dim` elements.
     pub(super) fn new(rows: usize, head_dim: usize) -> Self {
-        Self {
-            block: Block::new(head_dim.div_ceil(LANES)),
-            queries: vec![0.0; rows * head_dim],
-        }
+        Self { block: Block::new(head_dim.div_ceil(LANES)), queries: vec![0.0; rows * head_dim] }
     }
 }
 
@@ -261,8 +258,7 @@ impl Pass<'_, '_> {
             let sums = weighted_sums(simd, p, panels, seen, extent);
             for r in (0..R).filter(|&r| softmax[r].is_some()) {
                 for (i, &sums) in sums[r].iter().enumerate() {
-                    self.partials
-                        .add_out(simd, (first, r), column + i, &weights, sums);
+                    self.partials.add_out(simd, (first, r), column + i, &weights, sums);
                 }
             }
             column += P;
@@ -270,8 +266,7 @@ impl Pass<'_, '_> {
         for column in column..width {
             let sums = weighted_sums(simd, p, [block.value_panel(column)], seen, extent);
             for r in (0..R).filter(|&r| softmax[r].is_some()) {
-                self.partials
-                    .add_out(simd, (first, r), column, &weights, sums[r][0]);
+                self.partials.add_out(simd, (first, r), column, &weights, sums[r][0]);
             }
         }
     }
@@ -324,13 +319,7 @@ fn weighted_sums<S: Simd, const R: usize, const P: usize>(
             sums[r] = add_values(simd, [&p[r]], values, seen[r].start..end, [sums[r]])[0];
         }
     }
-    sums = add_values(
-        simd,
-        std::array::from_fn(|r| &p[r]),
-        values,
-        all.clone(),
-        sums,
-    );
+    sums = add_values(simd, std::array::from_fn(|r| &p[r]), values, all.clone(), sums);
     if extent.ragged {
         for r in 0..R {
             let start = all.end.max(seen[r].start).min(seen[r].end);

@@ -119,11 +119,7 @@ impl<E: Element> Job<'_, E> {
     /// Computes the panels in `range` into the columns `out`, on several threads where it pays.
     fn split(&self, range: Range<usize>, out: ArrayViewMut2<'_, f32>) {
         if range.len() <= self.largest {
-            return self.level.dispatch(Columns {
-                job: self,
-                range,
-                out,
-            });
+            return self.level.dispatch(Columns { job: self, range, out });
         }
         let middle = range.start + range.len() / 2;
         let (left, right) = out.split_at(Axis(1), (middle - range.start) * LANES);

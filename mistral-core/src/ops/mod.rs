@@ -27,16 +27,7 @@ fn expect(
     found: usize,
     expected: usize,
 ) -> Result<(), OpError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(OpError::Shape {
-            op,
-            what,
-            found,
-            expected,
-        })
-    }
+    if found == expected { Ok(()) } else { Err(OpError::Shape { op, what, found, expected }) }
 }
 
 /// Refuses rows whose elements do not lie side by side.
@@ -47,11 +38,7 @@ fn contiguous<S: RawData, D: Dimension>(
 ) -> Result<(), OpError> {
     let alone = x.is_empty() || x.shape().last().is_none_or(|len| *len == 1);
     let side_by_side = x.strides().last().is_none_or(|stride| *stride == 1);
-    if alone || side_by_side {
-        Ok(())
-    } else {
-        Err(OpError::NotContiguous { op, what })
-    }
+    if alone || side_by_side { Ok(()) } else { Err(OpError::NotContiguous { op, what }) }
 }
 
 /// Row `r` of an array whose rows were checked to be contiguous.

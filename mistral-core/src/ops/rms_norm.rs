@@ -52,12 +52,7 @@ pub fn rms_norm_at(
     contiguous(OP, "x", &x)?;
     contiguous(OP, "out", &out)?;
     for r in 0..x.nrows() {
-        level.dispatch(NormRow {
-            x: row(&x, r),
-            weight,
-            eps,
-            out: row_mut(&mut out, r),
-        });
+        level.dispatch(NormRow { x: row(&x, r), weight, eps, out: row_mut(&mut out, r) });
     }
     Ok(())
 }

@@ -61,10 +61,7 @@ impl Rope {
             return Err(OpError::BadTheta { found: theta });
         }
         let frequency = |d| theta.powf(-2.0 * d as f64 / head_dim as f64);
-        Ok(Self {
-            frequencies: (0..head_dim / 2).map(frequency).collect(),
-            layout,
-        })
+        Ok(Self { frequencies: (0..head_dim / 2).map(frequency).collect(), layout })
     }
 
     /// Angles of `positions`.
@@ -114,10 +111,7 @@ impl Rope {
         expect(OP, "tokens of x", tokens, angles.positions)?;
         expect(OP, "pairs of the angles", angles.cos.len(), half * tokens)?;
         contiguous(OP, "x", &x)?;
-        let rows = angles
-            .cos
-            .chunks_exact(half)
-            .zip(angles.sin.chunks_exact(half));
+        let rows = angles.cos.chunks_exact(half).zip(angles.sin.chunks_exact(half));
         for (mut token, (cos, sin)) in x.outer_iter_mut().zip(rows) {
             for head in token.outer_iter_mut() {
                 let head = head.into_slice().unwrap_or_default();
@@ -177,10 +171,8 @@ mod tests {
         };
         let score = |query: usize, key: usize| {
             let (mut q, mut k) = (vector(1), vector(5));
-            rope.apply(q.view_mut(), &rope.angles(query..query + 1))
-                .unwrap();
-            rope.apply(k.view_mut(), &rope.angles(key..key + 1))
-                .unwrap();
+            rope.apply(q.view_mut(), &rope.angles(query..query + 1)).unwrap();
+            rope.apply(k.view_mut(), &rope.angles(key..key + 1)).unwrap();
             (q * k).sum()
         };
         let near = score(9, 4);
@@ -198,12 +190,7 @@ mod tests {
         let error = rope.apply(x.view_mut(), &rope.angles(0..3)).unwrap_err();
         assert_eq!(
             error,
-            OpError::Shape {
-                op: "rope",
-                what: "tokens of x",
-                found: 2,
-                expected: 3
-            }
+            OpError::Shape { op: "rope", what: "tokens of x", found: 2, expected: 3 }
         );
     }
 }

@@ -44,10 +44,7 @@ pub fn swiglu_at(
     contiguous(OP, "gate", &gate)?;
     contiguous(OP, "up", &up)?;
     for r in 0..gate.nrows() {
-        level.dispatch(GateRow {
-            gate: row_mut(&mut gate, r),
-            up: row(&up, r),
-        });
+        level.dispatch(GateRow { gate: row_mut(&mut gate, r), up: row(&up, r) });
     }
     Ok(())
 }

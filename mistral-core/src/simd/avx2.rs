@@ -53,10 +53,7 @@ impl Simd for Avx2 {
         // SAFETY: `self` proves F16C; `x` has sixteen elements of two bytes (`f16` is
         // `repr(transparent)` over `u16`): two registers of 128 bits.
         unsafe {
-            F32x16(
-                _mm256_cvtph_ps(_mm_loadu_si128(p)),
-                _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
-            )
+            F32x16(_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))))
         }
     }
 
@@ -94,12 +91,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn mul_add(self, a: F32x16, b: F32x16, c: F32x16) -> F32x16 {
         // SAFETY: `self` proves FMA.
-        unsafe {
-            F32x16(
-                _mm256_fmadd_ps(a.0, b.0, c.0),
-                _mm256_fmadd_ps(a.1, b.1, c.1),
-            )
-        }
+        unsafe { F32x16(_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)) }
     }
 
     #[inline(always)]
@@ -138,12 +130,8 @@ impl Simd for Avx2 {
             quarters[r / 8][1][r % 8] = right;
         }
         let [[a, b], [c, d]] = quarters;
-        let (a, b, c, d) = (
-            transpose8(self, a),
-            transpose8(self, b),
-            transpose8(self, c),
-            transpose8(self, d),
-        );
+        let (a, b, c, d) =
+            (transpose8(self, a), transpose8(self, b), transpose8(self, c), transpose8(self, d));
         for r in 0..8 {
             self.store(F32x16(a[r], c[r]), &mut square[r].0);
             self.store(F32x16(b[r], d[r]), &mut square[8 + r].0);

@@ -145,9 +145,7 @@ impl Level {
     /// Every level of this CPU, the scalar one first.
     pub fn available() -> impl Iterator<Item = Self> {
         let fastest = Self::detect();
-        [Self::SCALAR]
-            .into_iter()
-            .chain((fastest != Self::SCALAR).then_some(fastest))
+        [Self::SCALAR].into_iter().chain((fastest != Self::SCALAR).then_some(fastest))
     }
 
     /// The level's name: `scalar`, `avx2`.

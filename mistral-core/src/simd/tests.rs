@@ -58,13 +58,7 @@ impl Kernel for Apply<(Op, [[f32; LANES]; 3])> {
         let mut out = [0.0; LANES];
         simd.store(v, &mut out);
         // Which of two NaN payloads survives is left open by IEEE 754: one NaN stands for all.
-        out.map(|x| {
-            if x.is_nan() {
-                f32::NAN.to_bits()
-            } else {
-                x.to_bits()
-            }
-        })
+        out.map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() })
     }
 }
 
@@ -124,13 +118,7 @@ impl Kernel for Widen<'_> {
         };
         let mut out = [0.0; LANES];
         simd.store(v, &mut out);
-        out.map(|x| {
-            if x.is_nan() {
-                f32::NAN.to_bits()
-            } else {
-                x.to_bits()
-            }
-        })
+        out.map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() })
     }
 }
 
@@ -140,23 +128,12 @@ fn every_half_precision_number_widens_exactly() {
         let bits: [u16; LANES] = std::array::from_fn(|i| first + i as u16);
         for is_f16 in [true, false] {
             let want = bits.map(|b| {
-                let x = if is_f16 {
-                    f16::from_bits(b).to_f32()
-                } else {
-                    bf16::from_bits(b).to_f32()
-                };
-                if x.is_nan() {
-                    f32::NAN.to_bits()
-                } else {
-                    x.to_bits()
-                }
+                let x =
+                    if is_f16 { f16::from_bits(b).to_f32() } else { bf16::from_bits(b).to_f32() };
+                if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
             });
             for level in Level::available() {
-                assert_eq!(
-                    level.dispatch(Widen(&bits, is_f16)),
-                    want,
-                    "{level} from {first:#x}"
-                );
+                assert_eq!(level.dispatch(Widen(&bits, is_f16)), want, "{level} from {first:#x}");
             }
         }
     }
@@ -193,9 +170,7 @@ fn exp_is_within_two_units_in_the_last_place() {
     let mut x = -87.3f32;
     while x < 88.3 {
         let lanes = std::array::from_fn(|i| x + i as f32 * 1e-3);
-        let got = Level::detect()
-            .dispatch(Apply((Op::Exp, [lanes; 3])))
-            .map(f32::from_bits);
+        let got = Level::detect().dispatch(Apply((Op::Exp, [lanes; 3]))).map(f32::from_bits);
         for (&x, got) in lanes.iter().zip(got) {
             let want = f64::from(x).exp();
             let error = (f64::from(got) / want - 1.0).abs();
@@ -205,21 +180,14 @@ fn exp_is_within_two_units_in_the_last_place() {
         }
         x += 16e-3;
     }
-    assert!(
-        worst.0 < 2.4e-7,
-        "relative error {} at {}",
-        worst.0,
-        worst.1
-    );
+    assert!(worst.0 < 2.4e-7, "relative error {} at {}", worst.0, worst.1);
 }
 
 #[test]
 fn exp_has_the_right_limits() {
     let mut x = [0.0; LANES];
     x[..6].copy_from_slice(&[f32::NEG_INFINITY, -200.0, 0.0, -0.0, 200.0, f32::NAN]);
-    let y = Level::detect()
-        .dispatch(Apply((Op::Exp, [x; 3])))
-        .map(f32::from_bits);
+    let y = Level::detect().dispatch(Apply((Op::Exp, [x; 3]))).map(f32::from_bits);
     assert_eq!(y[..4], [0.0, 0.0, 1.0, 1.0]);
     assert!(y[4] > 2e38 && y[4].is_finite());
     assert!(y[5].is_nan());

@@ -53,29 +53,18 @@ pub enum ConfigProblem {
 
 impl ConfigProblem {
     pub(super) fn unfit(field: &'static str, found: impl Display, expected: impl Display) -> Self {
-        Self::Unfit {
-            field,
-            found: found.to_string(),
-            expected: expected.to_string(),
-        }
+        Self::Unfit { field, found: found.to_string(), expected: expected.to_string() }
     }
 }
 
 impl ConfigError {
     /// `Ok` if nothing is wrong.
     pub(super) fn of(problems: Vec<ConfigProblem>) -> Result<(), Self> {
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Self::Invalid { problems })
-        }
+        if problems.is_empty() { Ok(()) } else { Err(Self::Invalid { problems }) }
     }
 }
 
 /// One line for each problem.
 pub(crate) fn list(problems: &[impl Display]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("\n  - {problem}"))
-        .collect()
+    problems.iter().map(|problem| format!("\n  - {problem}")).collect()
 }

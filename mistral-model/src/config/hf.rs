@@ -1,5 +1,7 @@
 //! `config.json` as the `transformers` library writes it. Its spellings stand only here.
 
+use std::collections::BTreeMap;
+
 use mistral_attention::Window;
 use mistral_core::ops::RopeLayout;
 use serde::{Deserialize, Deserializer};
@@ -11,11 +13,13 @@ use super::{Config, ConfigError, ConfigProblem};
 const DEFAULT_SLIDING_WINDOW: usize = 4096;
 /// The library's default when the key is missing; the published 7B files all say 1e-5.
 const DEFAULT_RMS_NORM_EPS: f32 = 1e-6;
+const ARCHITECTURE: &str = "MistralForCausalLM";
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 const DEFAULT_CONTEXT_LEN: usize = 32_768;
 
 #[derive(Deserialize)]
 struct File {
+    architectures: Option<Vec<String>>,
     model_type: Option<String>,
     hidden_act: Option<String>,
     hidden_size: Option<usize>,
@@ -37,6 +41,11 @@ struct File {
     tie_word_embeddings: bool,
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMany>,
+    layer_types: Option<Vec<String>>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
     quantization_config: Option<Quantization>,
 }
 
@@ -53,6 +62,46 @@ struct RopeParameters {
 struct Quantization {
     quant_method: Option<String>,
     format: Option<String>,
+    #[serde(default)]
+    config_groups: BTreeMap<String, QuantizedGroup>,
+}
+
+#[derive(Deserialize)]
+struct QuantizedGroup {
+    weights: Option<BTreeMap<String, Value>>,
+}
+
+/// What `weights` of every group must say.
+const EIGHT_BIT: [(&str, &str); 5] = [
+    ("num_bits", "8"),
+    ("type", "\"int\""),
+    ("symmetric", "true"),
+    ("strategy", "\"group\""),
+    ("group_size", "32"),
+];
+
+impl Quantization {
+    fn unsupported(&self) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        for (field, found, expected) in [
+            ("quant_method", &self.quant_method, "compressed-tensors"),
+            ("quantization format", &self.format, "int-quantized"),
+        ] {
+            let found = found.as_deref().unwrap_or("missing");
+            if found != expected {
+                problems.push(ConfigProblem::unfit(field, found, expected));
+            }
+        }
+        for weights in self.config_groups.values().filter_map(|group| group.weights.as_ref()) {
+            for (key, expected) in EIGHT_BIT {
+                let found = weights.get(key).map_or("missing".to_owned(), Value::to_string);
+                if found != expected {
+                    problems.push(ConfigProblem::unfit(key, found, expected));
+                }
+            }
+        }
+        problems
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,17 +141,11 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
     };
     let sliding_window = file.sliding_window.unwrap_or(Some(DEFAULT_SLIDING_WINDOW));
     let window = Window::from_hf(sliding_window).unwrap_or_else(|_| {
-        problems.push(ConfigProblem::unfit(
-            "sliding_window",
-            0,
-            "at least 1, or null for none",
-        ));
+        problems.push(ConfigProblem::unfit("sliding_window", 0, "at least 1, or null for none"));
         Window::Full
     });
     ConfigError::of(problems)?;
-    let in_parameters = file
-        .rope_parameters
-        .and_then(|parameters| parameters.rope_theta);
+    let in_parameters = file.rope_parameters.and_then(|parameters| parameters.rope_theta);
     let config = Config {
         dim,
         n_layers,
@@ -112,10 +155,7 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
         hidden_dim,
         vocab_size,
         norm_eps: file.rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS),
-        rope_theta: file
-            .rope_theta
-            .or(in_parameters)
-            .unwrap_or(DEFAULT_ROPE_THETA),
+        rope_theta: file.rope_theta.or(in_parameters).unwrap_or(DEFAULT_ROPE_THETA),
         rope_layout: RopeLayout::HalfSplit,
         window,
         context_len: file.max_position_embeddings.unwrap_or(DEFAULT_CONTEXT_LEN),
@@ -134,20 +174,21 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
 impl File {
     /// Everything that would make the numbers other than those of a Mistral.
     fn unsupported(&self) -> Vec<ConfigProblem> {
-        let rope_type = self
-            .rope_parameters
-            .as_ref()
-            .and_then(|p| p.rope_type.as_deref());
-        let quantization = self.quantization_config.as_ref();
-        let method = quantization.map(|q| q.quant_method.as_deref().unwrap_or("unnamed"));
-        let format = quantization.map(|q| q.format.as_deref().unwrap_or("unnamed"));
+        let rope_type = self.rope_parameters.as_ref().and_then(|p| p.rope_type.as_deref());
+        let foreign = self.architectures.iter().flatten().find(|name| *name != ARCHITECTURE);
+        let mixed = self.layer_types.iter().flatten().find(|kind| {
+            let windowed = matches!(self.sliding_window, None | Some(Some(_)));
+            *kind != if windowed { "sliding_attention" } else { "full_attention" }
+        });
         let mut problems = Vec::new();
         for (field, found, expected) in [
+            ("architectures", foreign.map(String::as_str), ARCHITECTURE),
             ("model_type", self.model_type.as_deref(), "mistral"),
             ("hidden_act", self.hidden_act.as_deref(), "silu"),
             ("rope_type", rope_type, "default"),
-            ("quant_method", method, "compressed-tensors"),
-            ("quantization format", format, "int-quantized"),
+            ("layer_types", mixed.map(String::as_str), "the same as sliding_window says"),
+            ("attention_bias", self.attention_bias.then_some("true"), "false"),
+            ("mlp_bias", self.mlp_bias.then_some("true"), "false"),
         ] {
             if let Some(found) = found
                 && found != expected
@@ -158,6 +199,7 @@ impl File {
         if let Some(scaling) = &self.rope_scaling {
             problems.push(ConfigProblem::unfit("rope_scaling", scaling, "null"));
         }
+        problems.extend(self.quantization_config.iter().flat_map(Quantization::unsupported));
         problems
     }
 }

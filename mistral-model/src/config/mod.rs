@@ -88,19 +88,12 @@ impl Config {
 
     /// Mistral 7B v0.2: no window, 32k tokens, theta 10^6.
     pub fn mistral_7b_v02() -> Self {
-        Self {
-            rope_theta: 1e6,
-            window: Window::Full,
-            ..Self::mistral_7b_v01()
-        }
+        Self { rope_theta: 1e6, window: Window::Full, ..Self::mistral_7b_v01() }
     }
 
     /// Mistral 7B v0.3: as v0.2, with a vocabulary of 32768 (control pieces for tools).
     pub fn mistral_7b_v03() -> Self {
-        Self {
-            vocab_size: 32768,
-            ..Self::mistral_7b_v02()
-        }
+        Self { vocab_size: 32768, ..Self::mistral_7b_v02() }
     }
 
     /// Reads a `config.json` of the `transformers` library: the form of the published 7B files or
@@ -152,18 +145,10 @@ impl Config {
         }
         if self.n_kv_heads > 0 && !self.n_heads.is_multiple_of(self.n_kv_heads) {
             let found = format!("{} query heads over {}", self.n_heads, self.n_kv_heads);
-            problems.push(ConfigProblem::unfit(
-                "n_kv_heads",
-                found,
-                "a divisor of n_heads",
-            ));
+            problems.push(ConfigProblem::unfit("n_kv_heads", found, "a divisor of n_heads"));
         }
         if !self.head_dim.is_multiple_of(2) {
-            problems.push(ConfigProblem::unfit(
-                "head_dim",
-                self.head_dim,
-                "an even number",
-            ));
+            problems.push(ConfigProblem::unfit("head_dim", self.head_dim, "an even number"));
         }
         if self.n_layers > MOST_LAYERS {
             let expected = format!("at most {MOST_LAYERS}");
@@ -171,19 +156,11 @@ impl Config {
         }
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
             let found = self.norm_eps;
-            problems.push(ConfigProblem::unfit(
-                "norm_eps",
-                found,
-                "a finite number, at least 0",
-            ));
+            problems.push(ConfigProblem::unfit("norm_eps", found, "a finite number, at least 0"));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             let found = self.rope_theta;
-            problems.push(ConfigProblem::unfit(
-                "rope_theta",
-                found,
-                "a finite number above 0",
-            ));
+            problems.push(ConfigProblem::unfit("rope_theta", found, "a finite number above 0"));
         }
         for (field, token) in self
             .bos_token
@@ -197,11 +174,7 @@ impl Config {
             }
         }
         if problems.is_empty() && self.weight_bytes(DType::F32).is_none() {
-            problems.push(ConfigProblem::unfit(
-                "sizes",
-                "weights beyond usize",
-                "less",
-            ));
+            problems.push(ConfigProblem::unfit("sizes", "weights beyond usize", "less"));
         }
         ConfigError::of(problems)
     }

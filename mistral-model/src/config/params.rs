@@ -62,11 +62,7 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
         ("vision_encoder", &file.vision_encoder),
     ] {
         if let Some(found) = value {
-            problems.push(ConfigProblem::unfit(
-                key,
-                found,
-                "nothing: it is not supported",
-            ));
+            problems.push(ConfigProblem::unfit(key, found, "nothing: it is not supported"));
         }
     }
     let mut need = |key, value: Option<usize>| {
@@ -85,28 +81,16 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
     if file.norm_eps.is_none() {
         problems.push(ConfigProblem::Missing { key: "norm_eps" });
     }
-    let size = match file
-        .sliding_window
-        .or(file.private_sliding_window)
-        .map(OneOrEach::shared)
-    {
+    let size = match file.sliding_window.or(file.private_sliding_window).map(OneOrEach::shared) {
         None => None,
         Some(Ok(size)) => size,
         Some(Err(found)) => {
-            problems.push(ConfigProblem::unfit(
-                "sliding_window",
-                found,
-                "one for all layers",
-            ));
+            problems.push(ConfigProblem::unfit("sliding_window", found, "one for all layers"));
             None
         }
     };
     let window = Window::from_hf(size).unwrap_or_else(|_| {
-        problems.push(ConfigProblem::unfit(
-            "sliding_window",
-            0,
-            "at least 1, or null for none",
-        ));
+        problems.push(ConfigProblem::unfit("sliding_window", 0, "at least 1, or null for none"));
         Window::Full
     });
     ConfigError::of(problems)?;

@@ -29,10 +29,7 @@ pub enum SamplerError {
     #[error("there are no logits, expected one for each token of the vocabulary")]
     NoLogits,
     /// More logits than ids.
-    #[error(
-        "{found} logits, expected at most {}, the number of token ids",
-        u32::MAX
-    )]
+    #[error("{found} logits, expected at most {}, the number of token ids", u32::MAX)]
     TooManyLogits {
         /// Found.
         found: usize,

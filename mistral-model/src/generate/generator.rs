@@ -37,13 +37,7 @@ pub struct Generator<'s, M> {
 
 impl<'s, M: Borrow<Transformer>> Generator<'s, M> {
     pub(crate) fn new(session: &'s mut Session<M>, sampler: Sampler) -> Self {
-        Self {
-            session,
-            sampler,
-            pending: None,
-            ignore_eos: false,
-            ended: false,
-        }
+        Self { session, sampler, pending: None, ignore_eos: false, ended: false }
     }
 
     /// Goes on behind tokens that end a sequence.

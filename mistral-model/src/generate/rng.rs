@@ -14,9 +14,7 @@ impl Xoshiro256 {
     /// The state is the first four numbers of SplitMix64 from `seed`, as its authors advise: it is
     /// never all zero, and neighbouring seeds give unrelated streams.
     pub(crate) fn from_seed(mut seed: u64) -> Self {
-        Self {
-            state: std::array::from_fn(|_| split_mix(&mut seed)),
-        }
+        Self { state: std::array::from_fn(|_| split_mix(&mut seed)) }
     }
 
     /// 64 random bits.
@@ -50,9 +48,7 @@ mod tests {
     #[test]
     fn the_stream_is_the_published_one() {
         // From state 1, 2, 3, 4: the vector that the authors' C code gives.
-        let mut rng = Xoshiro256 {
-            state: [1, 2, 3, 4],
-        };
+        let mut rng = Xoshiro256 { state: [1, 2, 3, 4] };
         let found: [u64; 10] = std::array::from_fn(|_| rng.next_u64());
         let published = [
             41943041,
@@ -90,10 +86,7 @@ mod tests {
         let draws: Vec<f64> = (0..10_000).map(|_| rng.next_f64()).collect();
         assert!(draws.iter().all(|x| (0.0..1.0).contains(x)));
         for tenth in 0..10 {
-            let n = draws
-                .iter()
-                .filter(|x| (**x * 10.0) as usize == tenth)
-                .count();
+            let n = draws.iter().filter(|x| (**x * 10.0) as usize == tenth).count();
             assert!((850..1150).contains(&n), "{n} draws in tenth {tenth}");
         }
     }

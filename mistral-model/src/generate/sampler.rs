@@ -27,25 +27,13 @@ pub struct SamplerOptions {
 
 impl Default for SamplerOptions {
     fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_k: None,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 0,
-        }
+        Self { temperature: 1.0, top_k: None, top_p: 1.0, min_p: 0.0, seed: 0 }
     }
 }
 
 impl SamplerOptions {
     fn validate(&self) -> Result<(), SamplerError> {
-        let Self {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            ..
-        } = *self;
+        let Self { temperature, top_k, top_p, min_p, .. } = *self;
         if !(temperature.is_finite() && temperature >= 0.0) {
             return Err(SamplerError::Temperature { found: temperature });
         }
@@ -121,10 +109,7 @@ impl Sampler {
 
     /// Always the token with the largest logit; of several, the lowest id.
     pub fn greedy() -> Self {
-        Self::from_valid(SamplerOptions {
-            temperature: 0.0,
-            ..SamplerOptions::default()
-        })
+        Self::from_valid(SamplerOptions { temperature: 0.0, ..SamplerOptions::default() })
     }
 
     fn from_valid(options: SamplerOptions) -> Self {
@@ -179,8 +164,7 @@ impl Sampler {
         let temperature = self.options.temperature;
         self.probabilities.clear();
         // Subtracted before the division: `logit / temperature` may overflow, this only underflows.
-        self.probabilities
-            .extend(logits.iter().map(|l| (l - largest) / temperature));
+        self.probabilities.extend(logits.iter().map(|l| (l - largest) / temperature));
         softmax(&mut self.probabilities);
         self.candidates.clear();
         self.candidates.extend(
@@ -194,17 +178,12 @@ impl Sampler {
 /// The first of the largest logits, after a check of all of them.
 fn largest(logits: &[f32]) -> Result<(u32, f32), SamplerError> {
     if u32::try_from(logits.len()).is_err() {
-        return Err(SamplerError::TooManyLogits {
-            found: logits.len(),
-        });
+        return Err(SamplerError::TooManyLogits { found: logits.len() });
     }
     let mut best: Option<(u32, f32)> = None;
     for (token, &logit) in (0u32..).zip(logits) {
         if !logit.is_finite() {
-            return Err(SamplerError::NotFinite {
-                token,
-                found: logit,
-            });
+            return Err(SamplerError::NotFinite { token, found: logit });
         }
         if best.is_none_or(|(_, largest)| logit > largest) {
             best = Some((token, logit));

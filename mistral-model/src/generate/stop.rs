@@ -44,10 +44,7 @@ impl StopStrings {
             .enumerate()
             .map(|(index, stop)| Pattern::new(stop.into()).ok_or(StopError::Empty { index }))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            patterns,
-            ..Self::default()
-        })
+        Ok(Self { patterns, ..Self::default() })
     }
 
     /// Adds text and returns what may be shown now. After a stop string that is always nothing.
@@ -127,11 +124,7 @@ impl Pattern {
         for end in 1..bytes.len() {
             borders[end] = extend(bytes, &borders, borders[end - 1], bytes[end]);
         }
-        Some(Self {
-            text,
-            borders,
-            matched: 0,
-        })
+        Some(Self { text, borders, matched: 0 })
     }
 
     /// Whether the text so far ends with the whole pattern once `byte` is added.

@@ -29,11 +29,7 @@ pub struct TextStream<'t> {
 impl<'t> TextStream<'t> {
     /// At the start of a sequence: the space before its first word is dropped.
     pub fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self {
-            tokenizer,
-            decoder: tokenizer.decoder(),
-            text: String::new(),
-        }
+        Self { tokenizer, decoder: tokenizer.decoder(), text: String::new() }
     }
 
     /// Behind tokens whose text is known already: the text to come goes on where theirs ends.
@@ -59,8 +55,7 @@ impl<'t> TextStream<'t> {
     /// [`TokenizerError::UnknownId`]: an id that no piece has. The stream stays as it was.
     pub fn push(&mut self, token: u32) -> Result<Option<&str>, TokenizerError> {
         self.text.clear();
-        self.tokenizer
-            .decode_one(&mut self.decoder, token, &mut self.text)?;
+        self.tokenizer.decode_one(&mut self.decoder, token, &mut self.text)?;
         Ok(self.decoded())
     }
 

@@ -24,11 +24,7 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// At the start of a sequence, where a space is dropped if `drop_space`.
     pub(super) fn new(drop_space: bool) -> Self {
-        Self {
-            at_start: drop_space,
-            begun: [0; 4],
-            len: 0,
-        }
+        Self { at_start: drop_space, begun: [0; 4], len: 0 }
     }
 
     /// Appends to `text` what is certain once `piece` follows.
@@ -129,10 +125,7 @@ mod tests {
 
     #[test]
     fn a_character_comes_out_with_its_last_byte() {
-        assert_eq!(
-            bytes("é😀!".as_bytes()),
-            ["", "é", "", "", "", "😀", "!", ""]
-        );
+        assert_eq!(bytes("é😀!".as_bytes()), ["", "é", "", "", "", "😀", "!", ""]);
     }
 
     #[test]
@@ -154,11 +147,7 @@ mod tests {
             (Kind::Text, "\u{2581}a", " a"),
             (Kind::Unknown, "<unk>", " \u{2047} "),
         ] {
-            let row = [
-                ("", Kind::Byte(0xE2)),
-                (written, kind),
-                ("", Kind::Byte(0x82)),
-            ];
+            let row = [("", Kind::Byte(0xE2)), (written, kind), ("", Kind::Byte(0x82))];
             let second = format!("\u{fffd}{shown}");
             assert_eq!(text_of(&row), ["", &second, "\u{fffd}", ""]);
         }

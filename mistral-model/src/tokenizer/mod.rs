@@ -95,9 +95,7 @@ impl Tokenizer {
         let mut encoder = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|source| TokenizerError::Inconsistent { source })?;
         // What a file may ask for and would bend ids: cutting, filling up, a template of its own.
-        encoder
-            .with_truncation(None)
-            .map_err(|source| TokenizerError::Inconsistent { source })?;
+        encoder.with_truncation(None).map_err(|source| TokenizerError::Inconsistent { source })?;
         encoder.with_padding(None);
         encoder.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         encoder.set_encode_special_tokens(true);
@@ -115,12 +113,7 @@ impl Tokenizer {
             let id = known(&encoder, "model.unk_token", piece.clone())?;
             pieces.insert(id, &piece, Kind::Unknown)?;
         }
-        Ok(Self {
-            encoder,
-            pieces,
-            bos,
-            space_before_text: outline.space_before_text,
-        })
+        Ok(Self { encoder, pieces, bos, space_before_text: outline.space_before_text })
     }
 
     /// The ids of a text that starts a sequence: `<s>`, then the text.
@@ -196,10 +189,10 @@ impl Tokenizer {
         id: u32,
         text: &mut String,
     ) -> Result<(), TokenizerError> {
-        let piece = self.pieces.get(id).ok_or(TokenizerError::UnknownId {
-            id,
-            vocab_size: self.vocab_size(),
-        })?;
+        let piece = self
+            .pieces
+            .get(id)
+            .ok_or(TokenizerError::UnknownId { id, vocab_size: self.vocab_size() })?;
         decoder.push(piece, text);
         Ok(())
     }
@@ -249,11 +242,7 @@ fn pieces_of(
         pieces.insert(id, &written, kind)?;
     }
     for (id, added) in encoder.get_added_tokens_decoder() {
-        let kind = if added.special {
-            Kind::Control
-        } else {
-            Kind::Text
-        };
+        let kind = if added.special { Kind::Control } else { Kind::Text };
         pieces.insert(id, &added.content, kind)?;
     }
     Ok(pieces)
@@ -265,7 +254,5 @@ fn known(
     part: &'static str,
     piece: String,
 ) -> Result<u32, TokenizerError> {
-    encoder
-        .token_to_id(&piece)
-        .ok_or(TokenizerError::NoSuchPiece { part, piece })
+    encoder.token_to_id(&piece).ok_or(TokenizerError::NoSuchPiece { part, piece })
 }

@@ -73,10 +73,7 @@ impl Outline {
 /// Refuses more bytes than a tokenizer has.
 fn check_size(found: u64) -> Result<(), TokenizerError> {
     if found > MAX_BYTES {
-        return Err(TokenizerError::TooLong {
-            found,
-            limit: MAX_BYTES,
-        });
+        return Err(TokenizerError::TooLong { found, limit: MAX_BYTES });
     }
     Ok(())
 }
@@ -92,10 +89,7 @@ fn check_depth(json: &[u8]) -> Result<(), TokenizerError> {
             b'{' | b'[' if !in_string => {
                 depth += 1;
                 if depth > MAX_DEPTH {
-                    return Err(TokenizerError::TooDeep {
-                        limit: MAX_DEPTH,
-                        offset,
-                    });
+                    return Err(TokenizerError::TooDeep { limit: MAX_DEPTH, offset });
                 }
             }
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
@@ -108,11 +102,7 @@ fn check_depth(json: &[u8]) -> Result<(), TokenizerError> {
 impl Model {
     fn check(&self) -> Result<(), TokenizerError> {
         let refuse = |part, found: &dyn ToString, expected| {
-            Err(TokenizerError::Unsupported {
-                part,
-                found: found.to_string(),
-                expected,
-            })
+            Err(TokenizerError::Unsupported { part, found: found.to_string(), expected })
         };
         if self.kind != "BPE" {
             return refuse("model", &self.kind, "BPE");
@@ -122,10 +112,7 @@ impl Model {
             return refuse("model.dropout", &dropout, expected);
         }
         for (part, affix) in [
-            (
-                "model.continuing_subword_prefix",
-                &self.continuing_subword_prefix,
-            ),
+            ("model.continuing_subword_prefix", &self.continuing_subword_prefix),
             ("model.end_of_word_suffix", &self.end_of_word_suffix),
         ] {
             if let Some(affix) = affix.as_ref().filter(|affix| !affix.is_empty()) {

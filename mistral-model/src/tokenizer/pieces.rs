@@ -62,10 +62,7 @@ impl Pieces {
                 second: written.to_owned(),
             }),
             _ => {
-                *slot = Some(Piece {
-                    written: written.into(),
-                    kind,
-                });
+                *slot = Some(Piece { written: written.into(), kind });
                 Ok(())
             }
         }

@@ -54,11 +54,7 @@ impl Archive<'static> {
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let (file, header, len) = Self::open_header(path)?;
         let tensors = contents(&header, len).map_err(|source| at(path, source))?;
-        Ok(Self {
-            path: path.to_owned(),
-            source: Source::File(file),
-            tensors,
-        })
+        Ok(Self { path: path.to_owned(), source: Source::File(file), tensors })
     }
 
     /// As [`Archive::open`], with the tensors read from a memory map.
@@ -69,42 +65,24 @@ impl Archive<'static> {
         let map = super::mmap::map(&file).map_err(|source| io_error(path, source))?;
         // The file may have changed since its header was read.
         if map.len() as u64 != len {
-            let source = ArchiveError::LengthChanged {
-                found: map.len() as u64,
-                expected: len,
-            };
+            let source = ArchiveError::LengthChanged { found: map.len() as u64, expected: len };
             return Err(at(path, source));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            source: Source::Map(map),
-            tensors,
-        })
+        Ok(Self { path: path.to_owned(), source: Source::Map(map), tensors })
     }
 
     /// The file, its header, its length.
     fn open_header(path: &Path) -> Result<(File, Vec<u8>, u64), WeightsError> {
         let mut file = File::open(path).map_err(|source| io_error(path, source))?;
-        let len = file
-            .metadata()
-            .map_err(|source| io_error(path, source))?
-            .len();
+        let len = file.metadata().map_err(|source| io_error(path, source))?.len();
         let mut prefix = [0; PREFIX as usize];
         if len < PREFIX {
-            return Err(at(
-                path,
-                ArchiveError::Truncated {
-                    found: len,
-                    expected: PREFIX,
-                },
-            ));
+            return Err(at(path, ArchiveError::Truncated { found: len, expected: PREFIX }));
         }
-        file.read_exact(&mut prefix)
-            .map_err(|source| io_error(path, source))?;
+        file.read_exact(&mut prefix).map_err(|source| io_error(path, source))?;
         let length = header_length(prefix, len).map_err(|source| at(path, source))?;
         let mut header = vec![0; length];
-        file.read_exact(&mut header)
-            .map_err(|source| io_error(path, source))?;
+        file.read_exact(&mut header).map_err(|source| io_error(path, source))?;
         Ok((file, header, len))
     }
 }
@@ -115,23 +93,11 @@ impl<'a> Archive<'a> {
         let len = bytes.len() as u64;
         let (prefix, rest) = bytes
             .split_first_chunk::<{ PREFIX as usize }>()
-            .ok_or_else(|| {
-                at(
-                    &path,
-                    ArchiveError::Truncated {
-                        found: len,
-                        expected: PREFIX,
-                    },
-                )
-            })?;
+            .ok_or_else(|| at(&path, ArchiveError::Truncated { found: len, expected: PREFIX }))?;
         let tensors = header_length(*prefix, len)
             .and_then(|length| contents(&rest[..length], len))
             .map_err(|source| at(&path, source))?;
-        Ok(Self {
-            path,
-            source: Source::Bytes(bytes),
-            tensors,
-        })
+        Ok(Self { path, source: Source::Bytes(bytes), tensors })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -151,12 +117,8 @@ impl<'a> Archive<'a> {
         match &self.source {
             Source::File(file) => {
                 let mut file = file;
-                file.seek(SeekFrom::Start(info.offset))
-                    .map_err(|e| io_error(&self.path, e))?;
-                read(&mut BufReader::with_capacity(
-                    1 << 18,
-                    file.take(info.bytes),
-                ))
+                file.seek(SeekFrom::Start(info.offset)).map_err(|e| io_error(&self.path, e))?;
+                read(&mut BufReader::with_capacity(1 << 18, file.take(info.bytes)))
             }
             Source::Bytes(bytes) => read(&mut part(bytes, info)),
             #[cfg(feature = "mmap")]
@@ -168,39 +130,25 @@ impl<'a> Archive<'a> {
 /// The bytes of a tensor that was checked to lie inside.
 fn part<'b>(bytes: &'b [u8], info: &TensorInfo) -> &'b [u8] {
     let from = info.offset as usize;
-    bytes
-        .get(from..from + info.bytes as usize)
-        .unwrap_or_default()
+    bytes.get(from..from + info.bytes as usize).unwrap_or_default()
 }
 
 fn at(path: &Path, source: ArchiveError) -> WeightsError {
-    WeightsError::Archive {
-        path: path.to_owned(),
-        source,
-    }
+    WeightsError::Archive { path: path.to_owned(), source }
 }
 
 pub(super) fn io_error(path: &Path, source: io::Error) -> WeightsError {
-    WeightsError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    WeightsError::Io { path: path.to_owned(), source }
 }
 
 /// Length of the header, if it can be.
 fn header_length(prefix: [u8; PREFIX as usize], file: u64) -> Result<usize, ArchiveError> {
     let length = u64::from_le_bytes(prefix);
     if length > LONGEST_HEADER {
-        return Err(ArchiveError::HeaderTooLong {
-            found: length,
-            limit: LONGEST_HEADER,
-        });
+        return Err(ArchiveError::HeaderTooLong { found: length, limit: LONGEST_HEADER });
     }
     if length > file - PREFIX {
-        return Err(ArchiveError::Truncated {
-            found: file,
-            expected: length + PREFIX,
-        });
+        return Err(ArchiveError::Truncated { found: file, expected: length + PREFIX });
     }
     Ok(length as usize)
 }
@@ -270,38 +218,24 @@ fn contents(header: &[u8], len: u64) -> Result<BTreeMap<String, TensorInfo>, Arc
         expected += info.bytes;
     }
     if expected != len {
-        return Err(ArchiveError::TrailingBytes {
-            found: len,
-            expected,
-        });
+        return Err(ArchiveError::TrailingBytes { found: len, expected });
     }
     Ok(tensors)
 }
 
 fn checked(name: &str, entry: Entry, data: u64, len: u64) -> Result<TensorInfo, ArchiveError> {
     let tensor = || name.to_owned();
-    let dtype: Dtype = serde_json::from_value(entry.dtype.clone().into()).map_err(|_| {
-        ArchiveError::UnknownDType {
-            tensor: tensor(),
-            found: entry.dtype,
-        }
-    })?;
+    let dtype: Dtype = serde_json::from_value(entry.dtype.clone().into())
+        .map_err(|_| ArchiveError::UnknownDType { tensor: tensor(), found: entry.dtype })?;
     let [begin, end] = entry.data_offsets;
     let span = data.checked_add(begin).zip(data.checked_add(end));
-    let (offset, stop) = span
-        .filter(|(from, to)| from <= to && *to <= len)
-        .ok_or_else(|| ArchiveError::OutsideFile {
-            tensor: tensor(),
-            begin,
-            end,
-            data: len - data,
-        })?;
+    let (offset, stop) = span.filter(|(from, to)| from <= to && *to <= len).ok_or_else(|| {
+        ArchiveError::OutsideFile { tensor: tensor(), begin, end, data: len - data }
+    })?;
     let bits = entry
         .shape
         .iter()
-        .try_fold(dtype.bitsize() as u64, |product, size| {
-            product.checked_mul(*size)
-        });
+        .try_fold(dtype.bitsize() as u64, |product, size| product.checked_mul(*size));
     let bytes = stop - offset;
     if bits != bytes.checked_mul(8) {
         return Err(ArchiveError::SizeMismatch {
@@ -312,21 +246,12 @@ fn checked(name: &str, entry: Entry, data: u64, len: u64) -> Result<TensorInfo, 
             found: bytes,
         });
     }
-    let shape = entry
-        .shape
-        .iter()
-        .map(|size| usize::try_from(*size))
-        .collect::<Result<_, _>>();
+    let shape = entry.shape.iter().map(|size| usize::try_from(*size)).collect::<Result<_, _>>();
     let shape = shape.map_err(|_| ArchiveError::OutsideFile {
         tensor: tensor(),
         begin,
         end,
         data: len - data,
     })?;
-    Ok(TensorInfo {
-        dtype,
-        shape,
-        offset,
-        bytes,
-    })
+    Ok(TensorInfo { dtype, shape, offset, bytes })
 }

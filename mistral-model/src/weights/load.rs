@@ -23,17 +23,10 @@ pub(super) fn transformer(
     let mut bytes = 0;
     let mut slots = Slots::new(checkpoint.config.n_layers);
     for (wanted, index) in &checkpoint.tensors {
-        let source = Source {
-            archive: &checkpoint.archives[*index],
-            wanted,
-        };
+        let source = Source { archive: &checkpoint.archives[*index], wanted };
         slots.fill(&source)?;
         bytes += source.info()?.bytes;
-        progress(LoadProgress {
-            tensor: &wanted.name,
-            bytes,
-            total,
-        });
+        progress(LoadProgress { tensor: &wanted.name, bytes, total });
     }
     slots.finish(checkpoint)
 }
@@ -50,14 +43,9 @@ impl Source<'_, '_> {
     }
 
     fn named(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
-        self.archive
-            .tensors()
-            .get(name)
-            .ok_or_else(|| WeightsError::Tensors {
-                problems: vec![super::TensorProblem::Missing {
-                    tensor: name.to_owned(),
-                }],
-            })
+        self.archive.tensors().get(name).ok_or_else(|| WeightsError::Tensors {
+            problems: vec![super::TensorProblem::Missing { tensor: name.to_owned() }],
+        })
     }
 
     fn matrix(&self) -> Result<Matrix, WeightsError> {
@@ -90,8 +78,7 @@ impl Source<'_, '_> {
         let scales = self.named(&scale_name(&self.wanted.name))?;
         let scales = self.archive.read(scales, |reader| {
             let mut bytes = vec![0; rows * (cols / GROUP) * 2];
-            self.exactly(reader, &mut bytes)
-                .map_err(|error| self.out_of(error))?;
+            self.exactly(reader, &mut bytes).map_err(|error| self.out_of(error))?;
             Ok(bytes)
         })?;
         let (scales, _) = scales.as_chunks::<2>();
@@ -117,9 +104,7 @@ impl Source<'_, '_> {
     fn vector(&self) -> Result<Vec<f32>, WeightsError> {
         let matrix = self.matrix()?;
         let mut row = vec![0.0; matrix.cols()];
-        matrix
-            .row(0, &mut row)
-            .map_err(|source| self.out_of(Failure::Matrix(source)))?;
+        matrix.row(0, &mut row).map_err(|source| self.out_of(Failure::Matrix(source)))?;
         Ok(row)
     }
 
@@ -130,10 +115,9 @@ impl Source<'_, '_> {
     fn out_of(&self, failure: Failure) -> WeightsError {
         match failure {
             Failure::Io(source) => io_error(self.archive.path(), source),
-            Failure::Matrix(source) => WeightsError::Matrix {
-                tensor: self.wanted.name.clone(),
-                source,
-            },
+            Failure::Matrix(source) => {
+                WeightsError::Matrix { tensor: self.wanted.name.clone(), source }
+            }
         }
     }
 }
@@ -170,12 +154,7 @@ struct Slots {
 impl Slots {
     fn new(n_layers: usize) -> Self {
         let layers = (0..n_layers).map(|_| LayerSlots::default()).collect();
-        Self {
-            embedding: None,
-            layers,
-            norm: None,
-            output: None,
-        }
+        Self { embedding: None, layers, norm: None, output: None }
     }
 
     fn fill(&mut self, source: &Source<'_, '_>) -> Result<(), WeightsError> {
@@ -211,20 +190,11 @@ impl Slots {
     /// The whole model. `Checkpoint::check` has seen that every tensor is there.
     fn finish(self, checkpoint: &Checkpoint<'_>) -> Result<Transformer, ModelError> {
         let missing = |tensor: &str| WeightsError::Tensors {
-            problems: vec![super::TensorProblem::Missing {
-                tensor: tensor.to_owned(),
-            }],
+            problems: vec![super::TensorProblem::Missing { tensor: tensor.to_owned() }],
         };
         let layer = |slots: LayerSlots| {
-            let [
-                Some(q),
-                Some(k),
-                Some(v),
-                Some(o),
-                Some(gate),
-                Some(up),
-                Some(down),
-            ] = slots.matrices
+            let [Some(q), Some(k), Some(v), Some(o), Some(gate), Some(up), Some(down)] =
+                slots.matrices
             else {
                 return Err(missing("a matrix of a layer"));
             };
@@ -243,11 +213,7 @@ impl Slots {
         Transformer::from_parts(Parts {
             config: checkpoint.config.clone(),
             embedding: self.embedding.ok_or_else(|| missing("the embedding"))?,
-            layers: self
-                .layers
-                .into_iter()
-                .map(layer)
-                .collect::<Result<_, _>>()?,
+            layers: self.layers.into_iter().map(layer).collect::<Result<_, _>>()?,
             norm: self.norm.ok_or_else(|| missing("the last norm"))?,
             output: self.output,
         })

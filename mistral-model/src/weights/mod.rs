@@ -132,9 +132,7 @@ impl Checkpoint<'static> {
             Self::check(config, Naming::Mistral, vec![archive], Vec::new())
         } else {
             fs::metadata(folder).map_err(|source| io_error(folder, source))?;
-            Err(WeightsError::NoModel {
-                path: folder.to_owned(),
-            })
+            Err(WeightsError::NoModel { path: folder.to_owned() })
         }
     }
 }
@@ -146,10 +144,8 @@ impl<'a> Checkpoint<'a> {
     ///
     /// As [`open`](Self::open).
     pub fn from_bytes(config_json: &str, safetensors: &'a [u8]) -> Result<Self, WeightsError> {
-        let config = Config::from_hf_json(config_json).map_err(|source| WeightsError::Config {
-            path: "config.json".into(),
-            source,
-        })?;
+        let config = Config::from_hf_json(config_json)
+            .map_err(|source| WeightsError::Config { path: "config.json".into(), source })?;
         let archive = Archive::from_bytes("model.safetensors", safetensors)?;
         Self::check(config, Naming::HuggingFace, vec![archive], Vec::new())
     }
@@ -211,9 +207,7 @@ impl<'a> Checkpoint<'a> {
         let mut tensors = Vec::new();
         for wanted in expected(&config, naming) {
             match homes.remove(wanted.name.as_str()) {
-                None => problems.push(TensorProblem::Missing {
-                    tensor: wanted.name,
-                }),
+                None => problems.push(TensorProblem::Missing { tensor: wanted.name }),
                 Some(index) => {
                     let contents = archives[index].tensors();
                     problems.extend(problem_of(&wanted, contents));
@@ -223,20 +217,12 @@ impl<'a> Checkpoint<'a> {
             }
         }
         homes.retain(|name, _| !names::is_redundant(name, &config));
-        problems.extend(
-            homes
-                .into_iter()
-                .map(|(name, index)| TensorProblem::Unexpected {
-                    tensor: name.to_owned(),
-                    path: archives[index].path().to_owned(),
-                }),
-        );
+        problems.extend(homes.into_iter().map(|(name, index)| TensorProblem::Unexpected {
+            tensor: name.to_owned(),
+            path: archives[index].path().to_owned(),
+        }));
         if problems.is_empty() {
-            Ok(Self {
-                config,
-                archives,
-                tensors,
-            })
+            Ok(Self { config, archives, tensors })
         } else {
             Err(WeightsError::Tensors { problems })
         }
@@ -252,12 +238,7 @@ fn scale_name(name: &str) -> String {
 fn problem_of(wanted: &Expected, contents: &BTreeMap<String, TensorInfo>) -> Option<TensorProblem> {
     let info = contents.get(&wanted.name)?;
     let wrong_type = |tensor: String, info: &TensorInfo, expected| {
-        Some(TensorProblem::Type {
-            tensor,
-            offset: info.offset,
-            found: info.dtype,
-            expected,
-        })
+        Some(TensorProblem::Type { tensor, offset: info.offset, found: info.dtype, expected })
     };
     let shape = |tensor: String, info: &TensorInfo, expected: &[usize]| {
         (info.shape != expected).then(|| TensorProblem::Shape {
@@ -280,26 +261,16 @@ fn problem_of(wanted: &Expected, contents: &BTreeMap<String, TensorInfo>) -> Opt
                 Some(scale) => shape(name, scale, &[*rows, cols / GROUP]),
             }
         }
-        _ => wrong_type(
-            wanted.name.clone(),
-            info,
-            "F32, F16, BF16, or I8 with scales",
-        ),
+        _ => wrong_type(wanted.name.clone(), info, "F32, F16, BF16, or I8 with scales"),
     }
 }
 
 /// Reads a JSON file of a sensible length.
 fn read_json(path: &Path) -> Result<String, WeightsError> {
-    let found = fs::metadata(path)
-        .map_err(|source| io_error(path, source))?
-        .len();
+    let found = fs::metadata(path).map_err(|source| io_error(path, source))?.len();
     if found > LONGEST_JSON {
         let path = path.to_owned();
-        return Err(WeightsError::FileTooLong {
-            path,
-            found,
-            limit: LONGEST_JSON,
-        });
+        return Err(WeightsError::FileTooLong { path, found, limit: LONGEST_JSON });
     }
     fs::read_to_string(path).map_err(|source| io_error(path, source))
 }
@@ -316,29 +287,19 @@ fn open_shards(
 ) -> Result<(Vec<Archive<'static>>, Vec<TensorProblem>), WeightsError> {
     let path = folder.join("model.safetensors.index.json");
     let json = read_json(&path)?;
-    let index: Index = serde_json::from_str(&json).map_err(|source| WeightsError::Index {
-        path: path.clone(),
-        source,
-    })?;
+    let index: Index = serde_json::from_str(&json)
+        .map_err(|source| WeightsError::Index { path: path.clone(), source })?;
     let files: BTreeSet<&String> = index.weight_map.values().collect();
     let mut archives = BTreeMap::new();
     for file in files {
         let mut parts = Path::new(file).components();
-        if !matches!(
-            (parts.next(), parts.next()),
-            (Some(Component::Normal(_)), None)
-        ) {
-            return Err(WeightsError::IndexEscapes {
-                path,
-                file: file.clone(),
-            });
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            return Err(WeightsError::IndexEscapes { path, file: file.clone() });
         }
         archives.insert(file.as_str(), options.archive(&folder.join(file))?);
     }
     let misplaced = index.weight_map.iter().filter(|(tensor, file)| {
-        archives
-            .get(file.as_str())
-            .is_none_or(|archive| !archive.tensors().contains_key(*tensor))
+        archives.get(file.as_str()).is_none_or(|archive| !archive.tensors().contains_key(*tensor))
     });
     let problems = misplaced
         .map(|(tensor, file)| TensorProblem::NotWhereIndexed {

@@ -49,20 +49,12 @@ pub(super) enum Field {
 
 /// `(field, Hugging Face, Mistral)` within a layer.
 const LAYER: [(LayerField, &str, &str); 9] = [
-    (
-        LayerField::AttentionNorm,
-        "input_layernorm",
-        "attention_norm",
-    ),
+    (LayerField::AttentionNorm, "input_layernorm", "attention_norm"),
     (LayerField::Q, "self_attn.q_proj", "attention.wq"),
     (LayerField::K, "self_attn.k_proj", "attention.wk"),
     (LayerField::V, "self_attn.v_proj", "attention.wv"),
     (LayerField::O, "self_attn.o_proj", "attention.wo"),
-    (
-        LayerField::FeedForwardNorm,
-        "post_attention_layernorm",
-        "ffn_norm",
-    ),
+    (LayerField::FeedForwardNorm, "post_attention_layernorm", "ffn_norm"),
     (LayerField::Gate, "mlp.gate_proj", "feed_forward.w1"),
     (LayerField::Up, "mlp.up_proj", "feed_forward.w3"),
     (LayerField::Down, "mlp.down_proj", "feed_forward.w2"),
@@ -70,11 +62,7 @@ const LAYER: [(LayerField, &str, &str); 9] = [
 
 /// `(field, Hugging Face, Mistral)` outside the layers.
 const MODEL: [(Field, &str, &str); 3] = [
-    (
-        Field::Embedding,
-        "model.embed_tokens.weight",
-        "tok_embeddings.weight",
-    ),
+    (Field::Embedding, "model.embed_tokens.weight", "tok_embeddings.weight"),
     (Field::Norm, "model.norm.weight", "norm.weight"),
     (Field::Output, "lm_head.weight", "output.weight"),
 ];
@@ -101,22 +89,14 @@ pub(super) fn expected(config: &Config, naming: Naming) -> Vec<Expected> {
             Field::Output if config.tied_embeddings => continue,
             _ => vec![config.vocab_size, config.dim],
         };
-        all.push(Expected {
-            field,
-            name: pick(hf, mistral).to_owned(),
-            shape,
-        });
+        all.push(Expected { field, name: pick(hf, mistral).to_owned(), shape });
     }
     for layer in 0..config.n_layers {
         for (field, hf, mistral) in LAYER {
             let prefix = pick("model.layers", "layers");
             let name = format!("{prefix}.{layer}.{}.weight", pick(hf, mistral));
             let shape = layer_shape(config, field);
-            all.push(Expected {
-                field: Field::Layer(layer, field),
-                name,
-                shape,
-            });
+            all.push(Expected { field: Field::Layer(layer, field), name, shape });
         }
     }
     all

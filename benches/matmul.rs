@@ -1,0 +1,108 @@
+//! `matmul/...`: the weights of a 7B feed-forward layer by one row and by many.
+//!
+//! One row is bound by memory: its throughput is the bytes of the weights. Many rows are bound by
+//! arithmetic: elements are flops. Compare with `limit/read` and `limit/f32` of the same run.
+#![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use benches::{multiply_adds, multiply_adds_flops, numbers, read_streams};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gemm::Parallelism;
+use mistral_core::ndarray::Array2;
+use mistral_core::simd::Lanes;
+use mistral_core::{DType, Matrix, MatrixError, ops};
+
+const INPUTS: usize = 4096;
+const OUTPUTS: usize = 14336;
+
+fn limits(c: &mut Criterion) {
+    let mut group = c.benchmark_group("limit");
+    let rounds = 1_000_000;
+    group.throughput(Throughput::Elements(multiply_adds_flops(rounds)));
+    group.bench_function("f32", |b| b.iter(|| multiply_adds(rounds)));
+    let mut next = numbers(1);
+    let data = vec![Lanes(std::array::from_fn(|_| next())); 8 << 20];
+    group.throughput(Throughput::Bytes(size_of_val(data.as_slice()) as u64));
+    group.bench_function("read", |b| b.iter(|| read_streams(&data)));
+}
+
+fn weights(dtype: DType) -> Matrix {
+    let mut next = numbers(2);
+    Matrix::from_rows(OUTPUTS, INPUTS, dtype, |_, row| {
+        row.fill_with(&mut next);
+        Ok::<(), MatrixError>(())
+    })
+    .unwrap()
+}
+
+fn ours(c: &mut Criterion) {
+    for dtype in [DType::BF16, DType::F16, DType::F32] {
+        let weights = weights(dtype);
+        for rows in [1, 2, 4, 8, 16, 64, 512] {
+            let x = Array2::from_shape_simple_fn((rows, INPUTS), numbers(3));
+            let mut out = Array2::zeros((rows, OUTPUTS));
+            let name = if rows == 1 { "gemv" } else { "gemm" };
+            let mut group = c.benchmark_group(format!("matmul/{name}/{dtype}"));
+            group.throughput(if rows == 1 {
+                Throughput::Bytes(weights.bytes() as u64)
+            } else {
+                Throughput::Elements((2 * rows * INPUTS * OUTPUTS) as u64)
+            });
+            let id = format!("{rows}x{INPUTS}x{OUTPUTS}");
+            group.bench_function(id, |b| {
+                b.iter(|| ops::matmul(black_box(x.view()), &weights, out.view_mut()).unwrap());
+            });
+        }
+    }
+}
+
+/// The `gemm` crate on f32, which other Rust engines build on.
+fn rival(c: &mut Criterion) {
+    let w = Array2::from_shape_simple_fn((OUTPUTS, INPUTS), numbers(2));
+    for rows in [1, 8, 512] {
+        let x = Array2::from_shape_simple_fn((rows, INPUTS), numbers(3));
+        let mut out = Array2::<f32>::zeros((rows, OUTPUTS));
+        let mut group = c.benchmark_group("matmul/gemm-crate/f32");
+        group.throughput(Throughput::Elements((2 * rows * INPUTS * OUTPUTS) as u64));
+        group.bench_function(format!("{rows}x{INPUTS}x{OUTPUTS}"), |b| {
+            b.iter(|| {
+                let (to, from, by) = (out.as_mut_ptr(), x.as_ptr(), w.as_ptr());
+                let (ins, outs) = (INPUTS as isize, OUTPUTS as isize);
+                let threads = Parallelism::Rayon(0);
+                // SAFETY: the pointers are those of arrays of exactly these sizes and strides.
+                unsafe {
+                    gemm::gemm(
+                        rows, OUTPUTS, INPUTS, to, 1, outs, false, from, 1, ins, by, ins, 1, 0.0,
+                        1.0, false, false, false, threads,
+                    );
+                }
+            });
+        });
+    }
+}
+
+/// The plain loop, one row.
+fn naive(c: &mut Criterion) {
+    let w = Array2::from_shape_simple_fn((OUTPUTS, INPUTS), numbers(2));
+    let x = Array2::from_shape_simple_fn((1, INPUTS), numbers(3)).into_raw_vec_and_offset().0;
+    let mut group = c.benchmark_group("matmul/naive/f32");
+    group.throughput(Throughput::Bytes((4 * INPUTS * OUTPUTS) as u64));
+    group.bench_function(BenchmarkId::from_parameter(format!("1x{INPUTS}x{OUTPUTS}")), |b| {
+        b.iter(|| {
+            let dot = |row: &[f32]| row.iter().zip(&x).map(|(w, x)| w * x).sum::<f32>();
+            w.outer_iter().map(|row| dot(row.to_slice().unwrap())).collect::<Vec<f32>>()
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = limits, ours, rival, naive
+}
+criterion_main!(benches);
