@@ -1,0 +1,60 @@
+//! What can be wrong with a view.
+
+/// What can be wrong with keys and values before any attention is computed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvError {
+    /// Keys and values differ in shape.
+    #[error("keys have shape {keys:?} and values {values:?}, expected the same")]
+    ShapeMismatch {
+        /// Shape of the keys.
+        keys: (usize, usize, usize),
+        /// Shape of the values.
+        values: (usize, usize, usize),
+    },
+    /// The last axis is strided.
+    #[error(
+        "the last axis of {array} has stride {stride}, expected 1: copy it with `as_standard_layout`"
+    )]
+    NotContiguous {
+        /// `"keys"` or `"values"`.
+        array: &'static str,
+        /// Stride found, in elements.
+        stride: isize,
+    },
+    /// The last position does not fit in `usize`.
+    #[error("{len} positions from {start} on do not fit in usize")]
+    PositionOverflow {
+        /// First position.
+        start: usize,
+        /// Number of positions.
+        len: usize,
+    },
+    /// Nothing to attend to.
+    #[error("the view holds no position, expected at least the query's own")]
+    Empty,
+    /// More segments than a ring and a chunk have.
+    #[error("more than {limit} segments with positions in one view")]
+    TooManySegments {
+        /// Most segments a view holds.
+        limit: usize,
+    },
+    /// A gap, an overlap or a wrong order.
+    #[error("a segment starts at position {found}, expected {expected}, where the one before ends")]
+    NotConsecutive {
+        /// End of the segment before.
+        expected: usize,
+        /// Start found.
+        found: usize,
+    },
+    /// Segments of different models.
+    #[error(
+        "a segment has (n_kv_heads, head_dim) = {found:?}, expected {first:?} as in the first segment"
+    )]
+    HeadsDiffer {
+        /// Heads and head size of the first segment.
+        first: (usize, usize),
+        /// Heads and head size found.
+        found: (usize, usize),
+    },
+}
