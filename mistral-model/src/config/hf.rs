@@ -37,15 +37,12 @@ struct File {
     #[serde(default, deserialize_with = "present")]
     sliding_window: Option<Option<usize>>,
     max_position_embeddings: Option<usize>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    tie_word_embeddings: Option<bool>,
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMany>,
     layer_types: Option<Vec<String>>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
     quantization_config: Option<Quantization>,
 }
 
@@ -159,7 +156,7 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
         rope_layout: RopeLayout::HalfSplit,
         window,
         context_len: file.max_position_embeddings.unwrap_or(DEFAULT_CONTEXT_LEN),
-        tied_embeddings: file.tie_word_embeddings,
+        tied_embeddings: file.tie_word_embeddings.unwrap_or(false),
         bos_token: file.bos_token_id,
         eos_tokens: match file.eos_token_id {
             Some(OneOrMany::One(token)) => vec![token],
@@ -187,8 +184,8 @@ impl File {
             ("hidden_act", self.hidden_act.as_deref(), "silu"),
             ("rope_type", rope_type, "default"),
             ("layer_types", mixed.map(String::as_str), "the same as sliding_window says"),
-            ("attention_bias", self.attention_bias.then_some("true"), "false"),
-            ("mlp_bias", self.mlp_bias.then_some("true"), "false"),
+            ("attention_bias", (self.attention_bias == Some(true)).then_some("true"), "false"),
+            ("mlp_bias", (self.mlp_bias == Some(true)).then_some("true"), "false"),
         ] {
             if let Some(found) = found
                 && found != expected

@@ -24,8 +24,7 @@ struct File {
     #[serde(rename = "_sliding_window")]
     private_sliding_window: Option<OneOrEach>,
     max_seq_len: Option<usize>,
-    #[serde(default)]
-    tied_embeddings: bool,
+    tied_embeddings: Option<bool>,
     moe: Option<Value>,
     quantization: Option<Value>,
     vision_encoder: Option<Value>,
@@ -108,7 +107,7 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
         rope_layout: RopeLayout::Interleaved,
         window,
         context_len: file.max_seq_len.unwrap_or(DEFAULT_CONTEXT_LEN),
-        tied_embeddings: file.tied_embeddings,
+        tied_embeddings: file.tied_embeddings.unwrap_or(false),
         // The file names no tokens: these are those of every tokenizer that Mistral has published.
         bos_token: Some(1),
         eos_tokens: vec![2],

@@ -31,6 +31,16 @@ pub(super) fn transformer(
     slots.finish(checkpoint)
 }
 
+/// The format in memory of a matrix that is `stored` so: 8-bit integers are widened, see
+/// [`Source::eight_bit`].
+pub(super) fn dtype(stored: Dtype) -> DType {
+    match stored {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        _ => DType::F32,
+    }
+}
+
 /// One tensor in its archive.
 struct Source<'c, 'a> {
     archive: &'c Archive<'a>,
@@ -54,17 +64,12 @@ impl Source<'_, '_> {
             [rows, cols] => (*rows, *cols),
             other => (1, other.iter().product()),
         };
-        let dense = |dtype| {
-            self.archive.read(info, |reader| {
-                Matrix::read(rows, cols, dtype, |bytes| self.exactly(reader, bytes))
-                    .map_err(|error| self.out_of(error))
-            })
-        };
         match info.dtype {
-            Dtype::F16 => dense(DType::F16),
-            Dtype::BF16 => dense(DType::BF16),
             Dtype::I8 => self.eight_bit(info, rows, cols),
-            _ => dense(DType::F32),
+            stored => self.archive.read(info, |reader| {
+                Matrix::read(rows, cols, dtype(stored), |bytes| self.exactly(reader, bytes))
+                    .map_err(|error| self.out_of(error))
+            }),
         }
     }
 

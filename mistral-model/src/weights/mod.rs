@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path};
 
+use mistral_core::Matrix;
 use safetensors::Dtype;
 use serde::Deserialize;
 
@@ -160,6 +161,19 @@ impl<'a> Checkpoint<'a> {
         self.tensors.iter().filter_map(|(wanted, archive)| {
             let info = self.archives.get(*archive)?.tensors().get(&wanted.name)?;
             Some((wanted.name.as_str(), info))
+        })
+    }
+
+    /// Bytes that all weights will take in memory: [`Transformer::bytes`], known before any of them
+    /// is read. `None` beyond `usize`.
+    pub fn weight_bytes(&self) -> Option<usize> {
+        self.tensors().try_fold(0, |sum: usize, (_, info)| {
+            let bytes = match *info.shape.as_slice() {
+                [rows, cols] => Matrix::bytes_for(rows, cols, load::dtype(info.dtype))?,
+                // A norm.
+                ref shape => shape.iter().product::<usize>().checked_mul(size_of::<f32>())?,
+            };
+            sum.checked_add(bytes)
         })
     }
 

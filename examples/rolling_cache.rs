@@ -1,0 +1,58 @@
+//! The rolling buffer of figure 2 of arXiv:2310.06825: three sequences, W = 4, three steps.
+//!
+//! Position `i` lies in slot `i % 4`; `>` marks the newest word. From the fifth on, each new word
+//! overwrites the oldest, which no later query sees.
+//!
+//! ```text
+//! $ cargo run -p examples --example rolling_cache
+//!       This        is       >an         -
+//!       This        is        an  >example
+//!        >of        is        an   example
+//!    Mistral       >is         -         -
+//!    Mistral        is        >a         -
+//!    Mistral        is         a     >good
+//!        The       cat       sat       >on
+//!       >the       cat       sat        on
+//!        the      >mat       sat        on
+//! ```
+
+use mistral_kvcache::{CacheError, LayerCache};
+use ndarray::Array3;
+
+const W: usize = 4;
+const SENTENCES: [&str; 3] =
+    ["This is an example of", "Mistral is a good", "The cat sat on the mat"];
+
+/// Puts the next `n` words into the cache; each key says which position it belongs to.
+fn push(cache: &mut LayerCache<f32>, n: usize) -> Result<(), CacheError> {
+    let position = cache.position();
+    let rows = Array3::from_shape_fn((n, 1, 8), |(i, _, _)| (position + i) as f32);
+    let staged = cache.stage(rows.view(), rows.view())?;
+    // A model attends to this view. Up to the commit nothing is overwritten.
+    for segment in staged.kv()?.segments() {
+        for (row, position) in segment.keys().outer_iter().zip(segment.start()..) {
+            assert_eq!(row[[0, 0]], position as f32);
+        }
+    }
+    staged.commit();
+    Ok(())
+}
+
+fn main() -> Result<(), CacheError> {
+    for sentence in SENTENCES {
+        let words: Vec<&str> = sentence.split(' ').collect();
+        let mut cache = LayerCache::new(1, 8, W)?;
+        // A prompt in one chunk, then two words that a model might have chosen.
+        for n in [words.len() - 2, 1, 1] {
+            push(&mut cache, n)?;
+            let newest = cache.position() - 1;
+            for (slot, position) in cache.slots().enumerate() {
+                assert!(position.is_none_or(|i| i % W == slot && i + W > newest));
+                let mark = if position == Some(newest) { ">" } else { "" };
+                print!("{:>10}", mark.to_owned() + position.map_or("-", |i| words[i]));
+            }
+            println!();
+        }
+    }
+    Ok(())
+}

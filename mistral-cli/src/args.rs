@@ -1,0 +1,297 @@
+//! The command line: what can be asked, and the help that explains it.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mistral_model::{Config, DType, SamplerOptions, SessionOptions};
+
+use crate::token_list::TokenList;
+
+/// Mistral models on CPUs.
+///
+/// Runs Mistral 7B and its variants exactly as they were trained: the sliding window, grouped
+/// heads, and the same bits for any chunk size and number of threads. A small model is built in,
+/// so that everything works without a download.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = CLI_EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const CLI_EXAMPLES: &str = "\
+Examples:
+  mistral generate \"Once upon a time\"
+  mistral generate \"Dear diary,\" --model Mistral-7B-v0.1 --max-tokens 500
+  mistral inspect --preset 7b-v0.1
+
+Exit codes:
+  0  done (also: stopped with Ctrl-C while generating, or the reader of the output went away)
+  1  something failed on the way, such as a file that cannot be written
+  2  bad usage or bad input: options, prompts, tokens, or the files of a model";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Generate(GenerateArgs),
+    Logits(LogitsArgs),
+    Tokenize(TokenizeArgs),
+    Inspect(InspectArgs),
+}
+
+impl Command {
+    /// The number of threads that was asked for.
+    pub(crate) fn threads(&self) -> Option<u16> {
+        match self {
+            Self::Generate(args) => args.compute.threads,
+            Self::Logits(args) => args.compute.threads,
+            Self::Tokenize(_) | Self::Inspect(_) => None,
+        }
+    }
+}
+
+/// How a model is read and run. Nothing here changes a bit of the result.
+#[derive(Debug, Args)]
+pub(crate) struct ComputeArgs {
+    /// Threads to compute with [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Most prompt tokens that pass through the layers together
+    ///
+    /// More is faster and takes more memory, up to a point. The result is the same.
+    #[arg(long, value_name = "N", default_value = "512")]
+    pub(crate) chunk: NonZeroUsize,
+    /// Read the weights through a memory map
+    ///
+    /// Saves a copy while loading. Nobody may shorten the files meanwhile: the operating system
+    /// would end the program.
+    #[arg(long)]
+    pub(crate) mmap: bool,
+}
+
+impl ComputeArgs {
+    /// Options for a sequence that starts with `tokens` tokens.
+    pub(crate) fn session(&self, kv_dtype: DType, tokens: usize) -> SessionOptions {
+        // A chunk longer than the prompt would only take memory.
+        SessionOptions { kv_dtype, max_chunk: self.chunk.get().min(tokens.max(1)) }
+    }
+}
+
+/// Continue a text
+///
+/// Prints the prompt and goes on with it, piece by piece as the model writes. Without --model the
+/// built-in demo model writes: small, and fond of tales.
+///
+/// Each token is drawn after temperature, top-k, top-p and min-p, in this order. The same seed and
+/// options give the same text, whatever --threads and --chunk say.
+///
+/// Ctrl-C ends the text after the token under way.
+#[derive(Debug, Args)]
+#[command(after_long_help = GENERATE_EXAMPLES)]
+pub(crate) struct GenerateArgs {
+    /// The text to go on with; - reads it from standard input
+    ///
+    /// One line break at the very end of standard input is dropped. Without a prompt the model
+    /// starts a text of its own.
+    #[arg(value_name = "PROMPT|-", default_value = "", hide_default_value = true)]
+    pub(crate) prompt: String,
+    /// Folder of the model [default: the demo model]
+    ///
+    /// Holds tokenizer.json and config.json with model.safetensors (or shards with an index), or
+    /// params.json with consolidated.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Most tokens to write
+    ///
+    /// A model without a sliding window stops earlier if its context is full.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+    /// Below 1 is plainer, above 1 is wilder, 0 always takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Draw from the K likeliest tokens [default: from all]
+    #[arg(long, value_name = "K")]
+    top_k: Option<NonZeroUsize>,
+    /// Draw from the fewest likeliest tokens that have this share of the probability (0 to 1)
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Drop tokens less than P times as likely as the likeliest (0 to 1)
+    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
+    min_p: f32,
+    /// Where the random numbers start: another seed, another text
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) stop: Vec<String>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Format of the cached keys and values: f32, f16 or bf16
+    #[arg(long, value_name = "D", default_value_t = DType::F16)]
+    pub(crate) kv_dtype: DType,
+    /// Go on behind the token that ends a text
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    /// Print one JSON object at the end instead of the text
+    ///
+    /// Fields: prompt, text (what was written), prompt_tokens, generated_tokens, stop_reason
+    /// (end_of_sequence, stop_string, max_tokens, context_full or interrupted), stop_string, seed,
+    /// prefill_tokens_per_second, decode_tokens_per_second.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl GenerateArgs {
+    pub(crate) fn sampler(&self) -> SamplerOptions {
+        SamplerOptions {
+            temperature: self.temperature,
+            top_k: self.top_k.map(NonZeroUsize::get),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            seed: self.seed,
+        }
+    }
+}
+
+const GENERATE_EXAMPLES: &str = "\
+Examples:
+  mistral generate \"Once upon a time\"
+  mistral generate \"Once upon a time\" --temperature 0 --max-tokens 40
+  mistral generate --seed 7 --stop \"The end\"
+  mistral generate - --model Mistral-7B-v0.3 < letter.txt
+  mistral generate \"A fox\" --json | jq .decode_tokens_per_second";
+
+/// Write the logits of every position to a file
+///
+/// For comparing with another engine: token ids go in, and a safetensors file comes out that holds
+/// one tensor, logits, of shape (tokens, vocabulary), in f32.
+///
+/// The file appears when it is complete. After an error or Ctrl-C there is none.
+#[derive(Debug, Args)]
+#[command(after_long_help = LOGITS_EXAMPLES)]
+pub(crate) struct LogitsArgs {
+    /// Folder of the model [default: the demo model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tokens: TokensArgs,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Format of the cached keys and values: f32, f16 or bf16
+    #[arg(long, value_name = "D", default_value_t = DType::F32)]
+    pub(crate) kv_dtype: DType,
+}
+
+/// Token ids, from one of two places.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TokensArgs {
+    /// The ids, as in 1,422,9
+    #[arg(long, value_name = "IDS")]
+    pub(crate) tokens: Option<TokenList>,
+    /// A file with the ids, separated by commas or white space; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens_file: Option<PathBuf>,
+}
+
+const LOGITS_EXAMPLES: &str = "\
+Examples:
+  mistral logits --tokens 1,5,9 --out logits.safetensors
+  mistral tokenize \"A fox\" | cut -f1 | mistral logits --tokens-file - --out logits.safetensors
+  python3 -c 'from safetensors.numpy import load_file
+  print(load_file(\"logits.safetensors\")[\"logits\"].argmax(-1))'";
+
+/// Show the tokens of a text
+///
+/// Prints one token a line: its id, a tab, and the piece as the vocabulary writes it. A space is
+/// written as U+2581 in pieces, and a byte without a piece of its own as <0x0A>.
+#[derive(Debug, Args)]
+#[command(after_long_help = TOKENIZE_EXAMPLES)]
+pub(crate) struct TokenizeArgs {
+    /// The text; - reads it from standard input, less one line break at its very end
+    #[arg(value_name = "TEXT|-", default_value = "-", hide_default_value = true)]
+    pub(crate) text: String,
+    /// Folder of the model, or its tokenizer.json [default: the demo model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Print one JSON object: text, ids and pieces
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const TOKENIZE_EXAMPLES: &str = "\
+Examples:
+  mistral tokenize \"Once upon a time\"
+  mistral tokenize --json --model Mistral-7B-v0.1 < letter.txt
+  mistral tokenize < letter.txt | wc -l";
+
+/// Show what a model is, and what it needs
+///
+/// Prints the configuration, the tensors with their place in the files, the bytes that weights and
+/// cache will take, and whether they fit into the memory that is free now. No weight is read.
+///
+/// The forward pass needs some memory on top: for a 7B model and chunks of 512 about 0.1 GB.
+#[derive(Debug, Args)]
+#[command(after_long_help = INSPECT_EXAMPLES)]
+pub(crate) struct InspectArgs {
+    /// Folder of the model [default: the demo model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// A published model, of which no file is needed; its weights count as bf16
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub(crate) preset: Option<Preset>,
+    /// Tokens that the cache is to hold [default: the longest context of the model]
+    #[arg(long, value_name = "N")]
+    pub(crate) length: Option<usize>,
+    /// Format of the cached keys and values: f32, f16 or bf16
+    #[arg(long, value_name = "D", default_value_t = DType::F16)]
+    pub(crate) kv_dtype: DType,
+    /// Print one JSON object: configuration, tensors and memory
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  mistral inspect
+  mistral inspect --preset 7b-v0.1 --length 100000
+  mistral inspect --model Mistral-7B-v0.3 --kv-dtype f32 --json | jq .memory";
+
+/// The published 7B models.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Preset {
+    /// Window of 4096 tokens
+    #[value(name = "7b-v0.1")]
+    V01,
+    /// No window, context of 32768 tokens
+    #[value(name = "7b-v0.2")]
+    V02,
+    /// As v0.2, with a vocabulary of 32768
+    #[value(name = "7b-v0.3")]
+    V03,
+}
+
+impl Preset {
+    pub(crate) fn config(self) -> Config {
+        match self {
+            Self::V01 => Config::mistral_7b_v01(),
+            Self::V02 => Config::mistral_7b_v02(),
+            Self::V03 => Config::mistral_7b_v03(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

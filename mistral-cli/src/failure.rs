@@ -1,0 +1,94 @@
+//! Everything that can go wrong, and the exit code that it leads to.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use mistral_model::generate::{SamplerError, StopError, TextError};
+use mistral_model::tokenizer::TokenizerError;
+use mistral_model::{ConfigError, ModelError, WeightsError};
+
+use crate::token_list::NotAToken;
+
+/// Something failed on the way.
+const FAILED: u8 = 1;
+/// What was asked cannot be done: bad options, prompts, tokens or files of a model.
+const BAD_INPUT: u8 = 2;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Text(#[from] TextError<ModelError>),
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    #[error(transparent)]
+    Tokens(#[from] NotAToken),
+    #[error("cannot read {name}")]
+    Input { name: String, source: io::Error },
+    #[error("{name} is not UTF-8: byte {offset} is {found:#04x}")]
+    NotUtf8 { name: String, offset: usize, found: u8 },
+    #[error("{} is no ordinary file, expected the name of one, old or new", .path.display())]
+    NotAFile { path: PathBuf },
+    #[error("cannot write {}", .path.display())]
+    Output { path: PathBuf, source: io::Error },
+    #[error("cannot write to standard output")]
+    Stdout { source: io::Error },
+    #[error("cannot start the threads")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    #[error("cannot listen for Ctrl-C")]
+    Interrupt(#[from] ctrlc::Error),
+}
+
+impl Failure {
+    /// Who reads our output has read enough: that is no failure.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Stdout { source } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Model(error) | Self::Text(TextError::Generate(error)) => model_exit_code(error),
+            Self::NotAFile { .. }
+            | Self::Output { .. }
+            | Self::Stdout { .. }
+            | Self::Threads(_)
+            | Self::Interrupt(_) => FAILED,
+            _ => BAD_INPUT,
+        }
+    }
+
+    /// Writes the chain of causes to standard error.
+    pub(crate) fn report(&self) {
+        let mut message = format!("error: {self}\n");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            message.push_str(&format!("  caused by: {error}\n"));
+            cause = error.source();
+        }
+        // If nobody listens any more, the exit code still tells.
+        let _ = io::stderr().write_all(message.as_bytes());
+    }
+}
+
+/// What a person gave us is wrong, or else it did not work out for lack of memory.
+fn model_exit_code(error: &ModelError) -> u8 {
+    match error {
+        ModelError::Weights { source: WeightsError::Matrix { .. } } => FAILED,
+        ModelError::Config { .. }
+        | ModelError::Weights { .. }
+        | ModelError::EmptyPrompt
+        | ModelError::UnknownToken { .. }
+        | ModelError::ContextFull { .. }
+        | ModelError::NotFinite { .. } => BAD_INPUT,
+        _ => FAILED,
+    }
+}

@@ -1,0 +1,57 @@
+//! Where a model comes from: a folder, or the program itself.
+
+use std::path::Path;
+
+use mistral_model::weights::WeightsError;
+use mistral_model::{Checkpoint, ModelError, OpenOptions, Tokenizer, Transformer};
+
+use crate::demo;
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+/// A model that has not been read yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ModelSource<'a> {
+    Demo,
+    Folder(&'a Path),
+}
+
+impl<'a> ModelSource<'a> {
+    /// The folder that was named, or else the demo model.
+    pub(crate) fn new(folder: Option<&'a Path>) -> Self {
+        folder.map_or(Self::Demo, Self::Folder)
+    }
+
+    pub(crate) fn checkpoint(self, options: OpenOptions) -> Result<Checkpoint<'static>, Failure> {
+        let opened: Result<_, WeightsError> = match self {
+            Self::Demo => demo::checkpoint(),
+            Self::Folder(folder) => Checkpoint::open_with(folder, options),
+        };
+        Ok(opened.map_err(ModelError::from)?)
+    }
+
+    pub(crate) fn tokenizer(self) -> Result<Tokenizer, Failure> {
+        Ok(match self {
+            Self::Demo => demo::tokenizer()?,
+            Self::Folder(folder) => Tokenizer::open(folder)?,
+        })
+    }
+
+    /// Reads the weights, and shows how far it has come.
+    pub(crate) fn load(self, options: OpenOptions) -> Result<Transformer, Failure> {
+        let checkpoint = self.checkpoint(options)?;
+        let bytes = checkpoint.tensors().map(|(_, info)| info.bytes).sum();
+        let progress = Progress::loading(bytes);
+        Ok(checkpoint.load_with(|loaded| progress.reached(loaded.bytes))?)
+    }
+}
+
+/// The ids of a text that starts a sequence.
+///
+/// A tokenizer without a piece for the start gives those of the text alone.
+pub(crate) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Failure> {
+    Ok(match tokenizer.bos_token() {
+        Some(_) => tokenizer.encode(text)?,
+        None => tokenizer.encode_without_bos(text)?,
+    })
+}

@@ -1,0 +1,99 @@
+//! A file that is there whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use crate::failure::Failure;
+
+/// Written under another name beside its target, and renamed when it is complete. Dropped before
+/// that, it is removed, and the target stays as it was.
+#[derive(Debug)]
+pub(crate) struct WholeFile {
+    target: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl WholeFile {
+    pub(crate) fn create(target: &Path) -> Result<Self, Failure> {
+        // The rename would replace a link, and not the file that it points to.
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        // It would also replace a device such as /dev/null, for those who may.
+        let other = fs::metadata(&target).is_ok_and(|found| !found.is_file());
+        let name = target.file_name().filter(|_| !other);
+        let Some(name) = name else {
+            return Err(Failure::NotAFile { path: target });
+        };
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.part", process::id()));
+        let temporary = target.with_file_name(hidden);
+        match File::create_new(&temporary) {
+            Ok(file) => Ok(Self { target, temporary, file: BufWriter::new(file) }),
+            Err(source) => Err(Failure::Output { path: target, source }),
+        }
+    }
+
+    /// Where the bytes lie until [`commit`](Self::commit).
+    pub(crate) fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(bytes);
+        written.map_err(|source| self.failure(source))
+    }
+
+    /// The file is complete.
+    pub(crate) fn commit(mut self) -> Result<(), Failure> {
+        let done = self.file.flush().and_then(|()| fs::rename(&self.temporary, &self.target));
+        done.map_err(|source| self.failure(source))
+    }
+
+    fn failure(&self, source: io::Error) -> Failure {
+        Failure::Output { path: self.target.clone(), source }
+    }
+}
+
+impl Drop for WholeFile {
+    fn drop(&mut self) {
+        // After a commit there is nothing of this name any more.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::WholeFile;
+    use crate::failure::Failure;
+
+    #[test]
+    fn the_old_file_stays_until_the_new_one_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        fs::write(&target, "old").unwrap();
+
+        let mut dropped = WholeFile::create(&target).unwrap();
+        dropped.write(b"half").unwrap();
+        drop(dropped);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+
+        let mut whole = WholeFile::create(&target).unwrap();
+        whole.write(b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        whole.commit().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = WholeFile::create(folder.path()).unwrap_err();
+        assert!(matches!(error, Failure::NotAFile { .. }));
+    }
+}

@@ -1,0 +1,55 @@
+//! Token ids as text: `1,422,9`, or one a line.
+
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+/// Ids separated by commas, white space, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenList(pub(crate) Vec<u32>);
+
+/// A word that is no id.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} at index {index} is no token id, expected a number from 0 to {}", u32::MAX)]
+pub(crate) struct NotAToken {
+    /// The word.
+    found: String,
+    /// Ids before it.
+    index: usize,
+    /// Why not.
+    source: ParseIntError,
+}
+
+impl FromStr for TokenList {
+    type Err = NotAToken;
+
+    fn from_str(text: &str) -> Result<Self, NotAToken> {
+        text.split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|word| !word.is_empty())
+            .enumerate()
+            .map(|(index, word)| {
+                word.parse().map_err(|source| NotAToken { found: word.to_owned(), index, source })
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TokenList;
+
+    #[test]
+    fn commas_and_white_space_separate_ids() {
+        let list: TokenList = " 1,22 ,\t3\n4294967295\r\n".parse().unwrap();
+        assert_eq!(list.0, [1, 22, 3, u32::MAX]);
+    }
+
+    #[test]
+    fn a_word_that_is_no_id_is_named_with_its_place() {
+        for (text, found) in [("1 2 x3", "x3"), ("1,2,-3", "-3"), ("1,2,4294967296", "4294967296")]
+        {
+            let error = text.parse::<TokenList>().unwrap_err();
+            assert_eq!((error.found.as_str(), error.index), (found, 2));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The program as its users see it: arguments and streams in; text, files and exit codes out.
+//!
+//! Nothing here knows what the demo model writes: it may be trained anew.
+#![allow(clippy::unwrap_used)] // a test may panic
+
+mod bad_input;
+mod generate;
+mod inspect;
+mod logits;
+mod program;
+mod tokenize;
