@@ -91,10 +91,10 @@ impl ComputeArgs {
 pub(crate) struct GenerateArgs {
     /// The text to go on with; - reads it from standard input
     ///
-    /// One line break at the very end of standard input is dropped. Without a prompt the model
-    /// starts a text of its own.
-    #[arg(value_name = "PROMPT|-", default_value = "", hide_default_value = true)]
-    pub(crate) prompt: String,
+    /// One line break at the very end of standard input is dropped. Without the argument the model
+    /// starts a text of its own; an empty prompt is refused.
+    #[arg(value_name = "PROMPT|-")]
+    pub(crate) prompt: Option<String>,
     /// Folder of the model [default: the demo model]
     ///
     /// Holds tokenizer.json and config.json with model.safetensors (or shards with an index), or
@@ -119,7 +119,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
     min_p: f32,
     /// Where the random numbers start: another seed, another text
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 12)]
     pub(crate) seed: u64,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]

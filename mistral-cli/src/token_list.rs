@@ -1,9 +1,9 @@
-//! Token ids as text: `1,422,9`, or one a line.
+//! Token ids as text: `1,422,9`, one a line, or a JSON list.
 
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// Ids separated by commas, white space, or both.
+/// Ids separated by commas, white space, or both; brackets around them, as JSON has, are dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenList(pub(crate) Vec<u32>);
 
@@ -23,7 +23,9 @@ impl FromStr for TokenList {
     type Err = NotAToken;
 
     fn from_str(text: &str) -> Result<Self, NotAToken> {
-        text.split(|c: char| c == ',' || c.is_whitespace())
+        let text = text.trim();
+        let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        list.split(|c: char| c == ',' || c.is_whitespace())
             .filter(|word| !word.is_empty())
             .enumerate()
             .map(|(index, word)| {
@@ -42,6 +44,8 @@ mod tests {
     fn commas_and_white_space_separate_ids() {
         let list: TokenList = " 1,22 ,\t3\n4294967295\r\n".parse().unwrap();
         assert_eq!(list.0, [1, 22, 3, u32::MAX]);
+        let json: TokenList = "[1, 22, 3]\n".parse().unwrap();
+        assert_eq!(json.0, [1, 22, 3]);
     }
 
     #[test]

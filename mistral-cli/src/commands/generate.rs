@@ -35,13 +35,15 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     // Everything that can be wrong with the options, before the weights are read.
     let sampler = Sampler::new(args.sampler())?;
     let stops = StopStrings::new(&args.stop)?;
-    let prompt = input::text(&args.prompt)?;
+    let prompt = args.prompt.as_deref().map(input::text).transpose()?;
     let source = ModelSource::new(args.model.as_deref());
     let tokenizer = source.tokenizer()?;
-    let ids = model::encode(&tokenizer, &prompt)?;
-    if ids.is_empty() {
+    let ids = model::encode(&tokenizer, prompt.as_deref().unwrap_or_default())?;
+    if ids.is_empty() || prompt.as_deref() == Some("") {
         return Err(ModelError::EmptyPrompt.into());
     }
+
+    let prompt = prompt.unwrap_or_default();
 
     let model = source.load(OpenOptions::new().mmap(args.compute.mmap))?;
     let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;

@@ -163,7 +163,14 @@ fn more_tokens_than_a_windowless_model_can_take_are_refused() {
 }
 
 #[test]
-fn a_tokenizer_without_a_first_piece_leaves_an_empty_prompt_empty() {
+fn an_empty_prompt_is_refused() {
+    for args in [["generate", ""], ["generate", "-"]] {
+        assert_contains(&mistral_with_stdin(&args, b"").refusal(), &["the prompt is empty"]);
+    }
+}
+
+#[test]
+fn a_tokenizer_without_a_first_piece_leaves_no_prompt_empty() {
     let folder = copy_of(&demo());
     let path = folder.path().join("tokenizer.json");
     // Under another name, `<s>` is a piece like any other.
@@ -171,6 +178,6 @@ fn a_tokenizer_without_a_first_piece_leaves_an_empty_prompt_empty() {
     let mut json: Value = serde_json::from_str(&json).unwrap();
     json["post_processor"] = Value::Null;
     fs::write(&path, json.to_string()).unwrap();
-    let error = mistral(&["generate", "", "--model", arg(folder.path())]).refusal();
+    let error = mistral(&["generate", "--model", arg(folder.path())]).refusal();
     assert_contains(&error, &["the prompt is empty"]);
 }

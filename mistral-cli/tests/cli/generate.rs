@@ -31,7 +31,7 @@ fn the_prompt_and_what_follows_it_go_to_stdout_and_nothing_to_stderr() {
 #[test]
 fn the_same_seed_gives_the_same_text_and_another_seed_another() {
     assert_eq!(text(PROMPT, &["--seed", "5"]), text(PROMPT, &["--seed", "5"]));
-    assert_eq!(text(PROMPT, &["--seed", "0"]), text(PROMPT, &[]));
+    assert_eq!(text(PROMPT, &["--seed", "12"]), text(PROMPT, &[]));
     let of_seed = |seed| text(PROMPT, &["--temperature", "1.5", "--min-p", "0", "--seed", seed]);
     assert_ne!(of_seed("5"), of_seed("6"));
 }
