@@ -113,13 +113,13 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "K")]
     top_k: Option<NonZeroUsize>,
     /// Draw from the fewest likeliest tokens that have this share of the probability (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
     /// Drop tokens less than P times as likely as the likeliest (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
     /// Where the random numbers start: another seed, another text
-    #[arg(long, value_name = "S", default_value_t = 12)]
+    #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
