@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use benches::{multiply_adds, multiply_adds_flops, numbers};
+use benches::{limits, numbers};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mistral_attention::half::{bf16, f16};
 use mistral_attention::ndarray::Array3;
@@ -47,13 +47,6 @@ fn run<E: Element>(c: &mut Criterion, name: &str, queries: usize, keys: usize, w
     });
 }
 
-fn limit(c: &mut Criterion) {
-    let mut group = c.benchmark_group("limit");
-    let rounds = 1_000_000;
-    group.throughput(Throughput::Elements(multiply_adds_flops(rounds)));
-    group.bench_function("f32", |b| b.iter(|| multiply_adds(rounds)));
-}
-
 fn prefill(c: &mut Criterion) {
     let window = Window::last(4096).unwrap();
     run::<f16>(c, "prefill", 4096, 4096, Window::Full);
@@ -88,6 +81,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = limit, prefill, decode, naive
+    targets = limits, prefill, decode, naive
 }
 criterion_main!(benches);

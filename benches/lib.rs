@@ -8,6 +8,7 @@
 
 use std::hint::black_box;
 
+use criterion::{Criterion, Throughput};
 use mistral_core::simd::{Kernel, Lanes, Level, Simd, sum_lanes};
 use mistral_core::threads;
 
@@ -20,6 +21,18 @@ pub fn numbers(seed: u64) -> impl FnMut() -> f32 {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
+}
+
+/// `limit/f32` and `limit/read`: what this machine can do at the time of the run.
+pub fn limits(c: &mut Criterion) {
+    let mut group = c.benchmark_group("limit");
+    let rounds = 1_000_000;
+    group.throughput(Throughput::Elements(multiply_adds_flops(rounds)));
+    group.bench_function("f32", |b| b.iter(|| multiply_adds(rounds)));
+    let mut next = numbers(1);
+    let data = vec![Lanes(std::array::from_fn(|_| next())); 8 << 20];
+    group.throughput(Throughput::Bytes(size_of_val(data.as_slice()) as u64));
+    group.bench_function("read", |b| b.iter(|| read_streams(&data)));
 }
 
 /// Fused multiply-adds on vectors in registers, nothing read: the arithmetic limit of a thread.
@@ -45,12 +58,12 @@ impl Kernel for MultiplyAdds {
 }
 
 /// Flops of one call of [`multiply_adds`].
-pub fn multiply_adds_flops(rounds: usize) -> u64 {
+fn multiply_adds_flops(rounds: usize) -> u64 {
     (threads::count() * rounds * 6 * 16 * 2) as u64
 }
 
 /// Runs `rounds` of arithmetic on every thread.
-pub fn multiply_adds(rounds: usize) {
+fn multiply_adds(rounds: usize) {
     on_every_thread(threads::count(), &|_| {
         black_box(Level::detect().dispatch(MultiplyAdds { rounds }));
     });
@@ -81,7 +94,7 @@ impl Kernel for ReadStreams<'_> {
 }
 
 /// Reads all of `data`, each thread its own part in four streams.
-pub fn read_streams(data: &[Lanes<f32>]) {
+fn read_streams(data: &[Lanes<f32>]) {
     let n = threads::count();
     on_every_thread(n, &|i| {
         let part = &data[data.len() / n * i..][..data.len() / n];

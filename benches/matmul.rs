@@ -7,26 +7,14 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use benches::{multiply_adds, multiply_adds_flops, numbers, read_streams};
+use benches::{limits, numbers};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemm::Parallelism;
 use mistral_core::ndarray::Array2;
-use mistral_core::simd::Lanes;
 use mistral_core::{DType, Matrix, MatrixError, ops};
 
 const INPUTS: usize = 4096;
 const OUTPUTS: usize = 14336;
-
-fn limits(c: &mut Criterion) {
-    let mut group = c.benchmark_group("limit");
-    let rounds = 1_000_000;
-    group.throughput(Throughput::Elements(multiply_adds_flops(rounds)));
-    group.bench_function("f32", |b| b.iter(|| multiply_adds(rounds)));
-    let mut next = numbers(1);
-    let data = vec![Lanes(std::array::from_fn(|_| next())); 8 << 20];
-    group.throughput(Throughput::Bytes(size_of_val(data.as_slice()) as u64));
-    group.bench_function("read", |b| b.iter(|| read_streams(&data)));
-}
 
 fn weights(dtype: DType) -> Matrix {
     let mut next = numbers(2);

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("two threads, chunks of 12 and of 5: the same bits");
 
     // The same by hand. Each half has a cache of its own, as if it were on another machine.
-    let mut scratch = Scratch::new(&config, TOKENS.len());
+    let mut scratch = Scratch::new(&config, TOKENS.len())?;
     let mut hidden = Array2::zeros((TOKENS.len(), config.dim));
     model.embed(&TOKENS, hidden.view_mut())?;
     for half in [0..2, 2..4] {

@@ -68,6 +68,14 @@ pub enum ModelError {
     /// A chunk ended half way and could not be taken back.
     #[error("an earlier error left the session half way through a chunk: call `reset` first")]
     Interrupted,
+    /// No memory for a chunk.
+    #[error("no memory for chunks of {tokens} tokens of {features} features: lower max_chunk")]
+    OutOfMemory {
+        /// Tokens in a chunk.
+        tokens: usize,
+        /// Features of a token.
+        features: usize,
+    },
     /// A size of zero.
     #[error("max_chunk is 0, expected at least 1")]
     ZeroChunk,

@@ -4,6 +4,7 @@ use mistral_core::ops::RopeAngles;
 use ndarray::{ArrayViewMut2, ArrayViewMut3, ShapeError};
 
 use crate::config::Config;
+use crate::error::ModelError;
 
 /// Buffers for chunks of up to a given number of tokens.
 ///
@@ -33,21 +34,32 @@ pub struct Scratch {
 
 impl Scratch {
     /// Buffers for chunks of up to `max_chunk` tokens.
-    pub fn new(config: &Config, max_chunk: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`]: there is no memory for them.
+    pub fn new(config: &Config, max_chunk: usize) -> Result<Self, ModelError> {
         let q = config.n_heads * config.head_dim;
         let kv = config.n_kv_heads * config.head_dim;
-        let buffer = |features: usize| vec![0.0; max_chunk.saturating_mul(features)];
-        Self {
-            hidden: buffer(config.dim),
-            normed: buffer(config.dim),
-            q: buffer(q),
-            k: buffer(kv),
-            v: buffer(kv),
-            attended: buffer(q),
-            gate: buffer(config.hidden_dim),
-            up: buffer(config.hidden_dim),
+        let buffer = |features: usize| {
+            let out_of_memory = || ModelError::OutOfMemory { tokens: max_chunk, features };
+            let n = max_chunk.checked_mul(features).ok_or_else(out_of_memory)?;
+            let mut buffer = Vec::new();
+            buffer.try_reserve_exact(n).map_err(|_| out_of_memory())?;
+            buffer.resize(n, 0.0);
+            Ok::<_, ModelError>(buffer)
+        };
+        Ok(Self {
+            hidden: buffer(config.dim)?,
+            normed: buffer(config.dim)?,
+            q: buffer(q)?,
+            k: buffer(kv)?,
+            v: buffer(kv)?,
+            attended: buffer(q)?,
+            gate: buffer(config.hidden_dim)?,
+            up: buffer(config.hidden_dim)?,
             angles: RopeAngles::default(),
-        }
+        })
     }
 }
 

@@ -80,7 +80,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     /// # Errors
     ///
     /// - [`ModelError::ZeroChunk`]: `max_chunk` is 0.
-    /// - [`ModelError::Cache`]: no memory for the cache.
+    /// - [`ModelError::Cache`], [`ModelError::OutOfMemory`]: no memory for the cache or a chunk.
     pub fn new(model: M, options: SessionOptions) -> Result<Self, ModelError> {
         if options.max_chunk == 0 {
             return Err(ModelError::ZeroChunk);
@@ -102,7 +102,7 @@ impl<M: Borrow<Transformer>> Session<M> {
             DType::BF16 => one(cache).map(|(cache, id)| Cache::BF16(cache, id)),
             _ => one(cache).map(|(cache, id)| Cache::F16(cache, id)),
         }?;
-        let scratch = Scratch::new(config, options.max_chunk);
+        let scratch = Scratch::new(config, options.max_chunk)?;
         let logits = vec![0.0; config.vocab_size];
         Ok(Self { model, options, cache, scratch, logits, interrupted: false })
     }

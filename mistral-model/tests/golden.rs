@@ -178,7 +178,7 @@ fn every_layer_gives_the_hidden_states_of_transformers() {
     let config = model.config();
     let mut cache = RollingKvCache::<f32>::new(config.cache().with_max_chunk(ids.len())).unwrap();
     let sequence = cache.add_sequence().unwrap();
-    let mut scratch = Scratch::new(config, ids.len());
+    let mut scratch = Scratch::new(config, ids.len()).unwrap();
     let mut hidden = Array2::zeros((ids.len(), config.dim));
     model.embed(&ids, hidden.view_mut()).unwrap();
     assert_eq!(hidden, want.matrix("embed_tokens"));

@@ -181,6 +181,13 @@ fn bad_tokens_are_refused_before_anything_is_done() {
     assert_eq!(session.prefill(&tokens(60)).unwrap(), before);
     let zero = Session::new(&model, options(DType::F16, 0));
     assert!(matches!(zero, Err(ModelError::ZeroChunk)));
+    for chunk in [usize::MAX, 1 << 50] {
+        let error = Session::new(windowed(), options(DType::F16, chunk)).unwrap_err();
+        assert!(
+            matches!(error, ModelError::Cache { .. } | ModelError::OutOfMemory { .. }),
+            "{error:?}"
+        );
+    }
 }
 
 #[test]
