@@ -70,7 +70,7 @@ mod sealed {
     impl Sealed for half::bf16 {}
 }
 
-/// A storage format, as a type: `f32`, [`f16`] or [`bf16`]. Sealed.
+/// A storage format, as a type: `f32`, [`struct@f16`] or [`struct@bf16`]. Sealed.
 ///
 /// ```
 /// use mistral_core::{DType, Element};

@@ -1,5 +1,5 @@
 //! Files from strangers: each way to be wrong is an error of its own that names the place.
-#![allow(clippy::unwrap_used)] // a test may panic
+#![allow(clippy::unwrap_used, clippy::panic)] // a test may panic
 
 use std::fs;
 use std::path::{Path, PathBuf};
