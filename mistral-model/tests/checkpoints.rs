@@ -145,6 +145,17 @@ fn sizes_must_be_those_of_shape_and_type() {
 }
 
 #[test]
+fn all_wrong_entries_of_a_header_are_listed_at_once() {
+    let several = archive_error(|file| {
+        file.entry(UP)["dtype"] = json!("F33");
+        file.entry("lm_head.weight")["data_offsets"] = json!([8, 4]);
+    });
+    let text = several.to_string();
+    assert!(matches!(several, ArchiveError::Several { problems } if problems.len() == 2));
+    assert!(text.contains("F33") && text.contains(UP) && text.contains("lm_head.weight"), "{text}");
+}
+
+#[test]
 fn headers_that_are_none_are_refused() {
     let config = File::golden("v01").config.to_string();
     let open = |header: &[u8], length: u64| {

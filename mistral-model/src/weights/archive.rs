@@ -198,10 +198,24 @@ fn contents(header: &[u8], len: u64) -> Result<BTreeMap<String, TensorInfo>, Arc
     let Entries(entries) = serde_json::from_str(text)?;
     let data = PREFIX + header.len() as u64;
     let mut tensors = BTreeMap::new();
+    let mut problems = Vec::new();
     for (name, entry) in entries {
-        let info = checked(&name, entry, data, len)?;
-        if tensors.insert(name.clone(), info).is_some() {
-            return Err(ArchiveError::Duplicate { tensor: name });
+        match checked(&name, entry, data, len) {
+            Err(problem) => problems.push(problem),
+            Ok(_) if tensors.contains_key(&name) => {
+                problems.push(ArchiveError::Duplicate { tensor: name });
+            }
+            Ok(info) => {
+                tensors.insert(name, info);
+            }
+        }
+    }
+    match problems.pop() {
+        None => {}
+        Some(only) if problems.is_empty() => return Err(only),
+        Some(last) => {
+            problems.push(last);
+            return Err(ArchiveError::Several { problems });
         }
     }
     let mut in_file: Vec<_> = tensors.iter().collect();

@@ -223,6 +223,12 @@ pub enum ArchiveError {
         /// Bytes found.
         found: u64,
     },
+    /// More than one entry of the header is wrong.
+    #[error("several tensors are wrong:{}", crate::config::list(.problems))]
+    Several {
+        /// At least two.
+        problems: Vec<ArchiveError>,
+    },
     /// A gap, or an overlap with the tensor before.
     #[error("{tensor} starts at byte {found}, expected {expected}, where the one before ends")]
     NotConsecutive {
