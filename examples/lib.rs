@@ -11,3 +11,8 @@
 //! | `bits_per_byte` | model | how well a model predicts a text file, as one unbroken stream |
 //!
 //! This package has no code of its own: cargo wants a library beside the examples, and this is it.
+
+/// The code in the repository's front page compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct FrontPage;

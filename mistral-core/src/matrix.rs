@@ -1,7 +1,5 @@
 //! Weight matrices in the layout that the kernels read.
 
-use std::convert::Infallible;
-
 use half::{bf16, f16};
 use ndarray::ArrayView2;
 
@@ -251,12 +249,6 @@ impl PanelVisitor for CopyRow<'_> {
         for (t, lanes) in self.out.iter_mut().zip(panel) {
             *t = lanes.0[self.r % LANES].to_f32();
         }
-    }
-}
-
-impl From<Infallible> for MatrixError {
-    fn from(never: Infallible) -> Self {
-        match never {}
     }
 }
 

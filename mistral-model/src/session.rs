@@ -74,8 +74,9 @@ macro_rules! with_cache {
 }
 
 impl<M: Borrow<Transformer>> Session<M> {
-    /// An empty sequence. All memory that decoding needs is allocated here, but for the cache of a
-    /// model without a window, which grows with the sequence.
+    /// An empty sequence. Cache and buffers of a chunk are allocated here, once; the cache of a
+    /// model without a window grows with the sequence. Attention still takes some hundred KB of
+    /// working memory in each call.
     ///
     /// # Errors
     ///
