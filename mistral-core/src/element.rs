@@ -94,6 +94,9 @@ pub trait Element:
     /// The element stored in the first `DTYPE.bytes()` bytes, little endian; zero if there are fewer.
     fn from_le_bytes(bytes: &[u8]) -> Self;
 
+    /// Writes the element over the first `DTYPE.bytes()` bytes, little endian; as many as there are.
+    fn write_le_bytes(self, out: &mut [u8]);
+
     /// Sixteen elements, widened.
     fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16;
 
@@ -126,6 +129,11 @@ impl Element for f32 {
     }
 
     #[inline(always)]
+    fn write_le_bytes(self, out: &mut [u8]) {
+        out.iter_mut().zip(self.to_le_bytes()).for_each(|(t, s)| *t = s);
+    }
+
+    #[inline(always)]
     fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16 {
         simd.load(&lanes.0)
     }
@@ -150,6 +158,11 @@ impl Element for f16 {
     }
 
     #[inline(always)]
+    fn write_le_bytes(self, out: &mut [u8]) {
+        out.iter_mut().zip(self.to_le_bytes()).for_each(|(t, s)| *t = s);
+    }
+
+    #[inline(always)]
     fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16 {
         simd.load_f16(&lanes.0)
     }
@@ -171,6 +184,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn from_le_bytes(bytes: &[u8]) -> Self {
         bytes.first_chunk().map_or(bf16::ZERO, |b| bf16::from_le_bytes(*b))
+    }
+
+    #[inline(always)]
+    fn write_le_bytes(self, out: &mut [u8]) {
+        out.iter_mut().zip(self.to_le_bytes()).for_each(|(t, s)| *t = s);
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! What can be wrong with the inputs of a matrix or an operation.
 
-use crate::element::DType;
+use crate::format::WeightFormat;
 
 /// A weight matrix that cannot be made or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,15 +15,55 @@ pub enum MatrixError {
         cols: usize,
     },
     /// Size does not fit the address space, or the allocator refused it.
-    #[error("no memory for a weight matrix of {rows} x {cols} {dtype}")]
+    #[error("no memory for a weight matrix of {rows} x {cols} in {format}")]
     OutOfMemory {
         /// Rows (outputs).
         rows: usize,
         /// Columns (inputs).
         cols: usize,
-        /// Element type.
-        dtype: DType,
+        /// How they are stored.
+        format: WeightFormat,
     },
+    /// Rows that are no whole number of blocks.
+    #[error("rows of {cols} weights cannot be stored in {format}, expected a multiple of {block}")]
+    Columns {
+        /// Columns (inputs).
+        cols: usize,
+        /// The format.
+        format: WeightFormat,
+        /// Weights in a block.
+        block: usize,
+    },
+    /// A weight that no block can hold.
+    #[error("the weight in row {row}, column {col} is not finite and cannot be stored in {format}")]
+    NotFinite {
+        /// Row (output).
+        row: usize,
+        /// Column (input).
+        col: usize,
+        /// The format.
+        format: WeightFormat,
+    },
+    /// Bytes that are not the panels of a matrix.
+    #[error("{found} bytes for the panels of {rows} x {cols} in {format}, expected {expected}")]
+    Panels {
+        /// Rows (outputs).
+        rows: usize,
+        /// Columns (inputs).
+        cols: usize,
+        /// How they are stored.
+        format: WeightFormat,
+        /// Bytes found.
+        found: usize,
+        /// Bytes expected.
+        expected: usize,
+    },
+    /// Panels that vectors cannot be loaded from.
+    #[error("the panels do not begin on a border of 32 bytes: read them instead of sharing them")]
+    Alignment,
+    /// Panels that were written for machines of the other byte order.
+    #[error("panels in files are little-endian, and this machine is big-endian")]
+    ByteOrder,
     /// A row that the matrix does not have.
     #[error("row {row} of a weight matrix with {rows} rows")]
     NoSuchRow {

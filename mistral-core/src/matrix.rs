@@ -1,11 +1,18 @@
 //! Weight matrices in the layout that the kernels read.
 
-use half::{bf16, f16};
+use std::ops::Range;
+
 use ndarray::ArrayView2;
 
-use crate::element::{DType, Element};
+use crate::element::Element;
 use crate::error::MatrixError;
-use crate::simd::{LANES, Lanes};
+use crate::format::WeightFormat;
+use crate::panel::{CopyRow, Rows, encode};
+use crate::simd::LANES;
+use crate::storage::Storage;
+use crate::threads;
+
+pub use crate::storage::SharedBytes;
 
 /// A weight matrix `(rows, cols)` = `(outputs, inputs)`, stored in the format it came in.
 ///
@@ -18,40 +25,26 @@ use crate::simd::{LANES, Lanes};
 /// w[1][0] w[1][1] w[1][2] ..    w[0][1] w[1][1] .. w[15][1]      w[16][1] ..
 /// ```
 ///
-/// The number of rows is rounded up to whole panels with zeros. A bf16 checkpoint stays bf16:
-/// there is never a widened copy.
+/// Block-quantised weights are interleaved likewise, a few at a time, with the scales of sixteen
+/// rows side by side. The number of rows is rounded up to whole panels with zeros. A bf16
+/// checkpoint stays bf16: there is never a widened copy.
 ///
 /// ```
-/// use mistral_core::{Matrix, DType, ndarray::array};
+/// use mistral_core::{Matrix, WeightFormat, ndarray::array};
 ///
 /// let weights = Matrix::from_array(array![[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]].view())?;
 /// let mut row = [0.0; 3];
 /// weights.row(1, &mut row)?;
 /// assert_eq!(row, [4.0, 5.0, 6.0]);
-/// assert_eq!((weights.rows(), weights.cols(), weights.dtype()), (2, 3, DType::F32));
+/// assert_eq!((weights.rows(), weights.cols(), weights.format()), (2, 3, WeightFormat::F32));
 /// # Ok::<(), mistral_core::MatrixError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Matrix {
     rows: usize,
     cols: usize,
+    format: WeightFormat,
     storage: Storage,
-}
-
-/// Panels in one of the formats. A further format is a further arm.
-#[derive(Debug, Clone)]
-enum Storage {
-    F32(Vec<Lanes<f32>>),
-    F16(Vec<Lanes<f16>>),
-    BF16(Vec<Lanes<bf16>>),
-}
-
-/// Something done with the panels of a matrix, generic over their format.
-pub(crate) trait PanelVisitor {
-    type Output;
-
-    /// `panels` holds `cols` vectors for each panel.
-    fn visit<E: Element>(self, panels: &[Lanes<E>]) -> Self::Output;
 }
 
 impl Matrix {
@@ -71,66 +64,131 @@ impl Matrix {
         })
     }
 
-    /// Makes a matrix of rows that `fill` writes as f32; they are rounded to `dtype`.
+    /// Makes a matrix of rows that `fill` writes as f32; they are rounded to `format`.
     ///
-    /// `fill(r, row)` is called once for each `r` in rising order.
+    /// `fill(r, row)` is called once for each `r` in rising order. Memory in use is the matrix and
+    /// sixteen rows for each thread. Floats, `q8_0`, `q5_0` and `q4_0` are rounded by a fixed rule;
+    /// the other formats search for the scales with the smallest squared error.
     ///
     /// # Errors
     ///
-    /// As [`Matrix::from_array`], and whatever `fill` returns.
+    /// - [`MatrixError::NoElements`]: a dimension is 0.
+    /// - [`MatrixError::Columns`]: rows are no whole blocks of the format.
+    /// - [`MatrixError::NotFinite`]: a weight that blocks cannot hold.
+    /// - [`MatrixError::OutOfMemory`].
+    /// - Whatever `fill` returns.
     pub fn from_rows<Err: From<MatrixError>>(
         rows: usize,
         cols: usize,
-        dtype: DType,
+        format: impl Into<WeightFormat>,
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<(), Err>,
     ) -> Result<Self, Err> {
-        let mut storage = Storage::zeros(rows, cols, dtype)?;
-        let mut panel = vec![0.0; cols * LANES.min(rows)];
-        for first in (0..rows).step_by(LANES) {
-            let panel = &mut panel[..cols * LANES.min(rows - first)];
-            for (i, row) in panel.chunks_exact_mut(cols).enumerate() {
-                fill(first + i, row)?;
-            }
-            match &mut storage {
-                Storage::F32(panels) => interleave(panels, first, cols, panel, |x| *x),
-                Storage::F16(panels) => {
-                    interleave(panels, first, cols, panel, |x| f16::from_f32(*x))
-                }
-                Storage::BF16(panels) => {
-                    interleave(panels, first, cols, panel, |x| bf16::from_f32(*x))
+        let format = format.into();
+        let mut weights = Vec::new();
+        Self::build(rows, cols, format, |range, panels| {
+            weights.resize(range.len() * cols, 0.0);
+            for (r, row) in range.zip(weights.chunks_exact_mut(cols)) {
+                fill(r, row)?;
+                if format.block() > 1
+                    && let Some(col) = row.iter().position(|weight| !weight.is_finite())
+                {
+                    return Err(MatrixError::NotFinite { row: r, col, format }.into());
                 }
             }
-        }
-        Ok(Self { rows, cols, storage })
+            encode(format, cols, Rows::Floats(&weights), panels);
+            Ok(())
+        })
     }
 
-    /// Reads row-major little-endian elements, up to sixteen rows at a time and in order.
+    /// Reads rows as files hold them, in order and some at a time: row after row, little-endian
+    /// floats or blocks ([`WeightFormat::row_bytes`]).
     ///
-    /// `fill` must fill the whole slice it gets. Memory in use is the matrix and sixteen rows.
+    /// `fill` must fill the whole slice it gets. Memory in use is the matrix and sixteen rows for
+    /// each thread.
     ///
     /// # Errors
     ///
-    /// As [`Matrix::from_array`], and whatever `fill` returns.
+    /// As [`Matrix::from_rows`]; the values of the weights are not looked at.
     pub fn read<Err: From<MatrixError>>(
         rows: usize,
         cols: usize,
-        dtype: DType,
+        format: impl Into<WeightFormat>,
         mut fill: impl FnMut(&mut [u8]) -> Result<(), Err>,
     ) -> Result<Self, Err> {
-        let mut storage = Storage::zeros(rows, cols, dtype)?;
-        let row_bytes = cols * dtype.bytes();
-        let mut bytes = vec![0; row_bytes * LANES.min(rows)];
-        for first in (0..rows).step_by(LANES) {
-            let n = LANES.min(rows - first);
-            let bytes = &mut bytes[..n * row_bytes];
-            fill(bytes)?;
-            match &mut storage {
-                Storage::F32(panels) => interleave_bytes(panels, first, cols, bytes),
-                Storage::F16(panels) => interleave_bytes(panels, first, cols, bytes),
-                Storage::BF16(panels) => interleave_bytes(panels, first, cols, bytes),
-            }
+        let format = format.into();
+        let row_bytes = sizes(rows, cols, format)?.row;
+        let mut bytes = Vec::new();
+        Self::build(rows, cols, format, |range, panels| {
+            bytes.resize(range.len() * row_bytes, 0);
+            fill(&mut bytes)?;
+            encode(format, cols, Rows::Encoded(&bytes), panels);
+            Ok(())
+        })
+    }
+
+    /// Reads what [`Matrix::panels`] gave, in order and some at a time: nothing is rearranged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Matrix::read`], and [`MatrixError::ByteOrder`].
+    pub fn read_panels<Err: From<MatrixError>>(
+        rows: usize,
+        cols: usize,
+        format: impl Into<WeightFormat>,
+        mut fill: impl FnMut(&mut [u8]) -> Result<(), Err>,
+    ) -> Result<Self, Err> {
+        little_endian()?;
+        Self::build(rows, cols, format.into(), |_, panels| fill(panels))
+    }
+
+    /// A matrix in memory that others own, such as a mapped file: `range` of `owner` holds what
+    /// [`Matrix::panels`] gave. Nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// - [`MatrixError::NoElements`], [`MatrixError::Columns`], [`MatrixError::OutOfMemory`]: no
+    ///   matrix has this shape.
+    /// - [`MatrixError::Panels`]: the range is not one of the matrix's length inside the owner.
+    /// - [`MatrixError::Alignment`]: it does not begin on a border of 32 bytes.
+    /// - [`MatrixError::ByteOrder`].
+    pub fn from_panels(
+        rows: usize,
+        cols: usize,
+        format: impl Into<WeightFormat>,
+        owner: SharedBytes,
+        range: Range<usize>,
+    ) -> Result<Self, MatrixError> {
+        little_endian()?;
+        let format = format.into();
+        let expected = sizes(rows, cols, format)?.panels;
+        let found = (*owner).as_ref().get(range.clone()).map_or(0, <[u8]>::len);
+        if found != expected {
+            return Err(MatrixError::Panels { rows, cols, format, found, expected });
         }
-        Ok(Self { rows, cols, storage })
+        let storage = Storage::shared(owner, range).ok_or(MatrixError::Alignment)?;
+        Ok(Self { rows, cols, format, storage })
+    }
+
+    /// Calls `next` for the panels of as many rows as the threads can encode at once.
+    fn build<Err: From<MatrixError>>(
+        rows: usize,
+        cols: usize,
+        format: WeightFormat,
+        mut next: impl FnMut(Range<usize>, &mut [u8]) -> Result<(), Err>,
+    ) -> Result<Self, Err> {
+        let bytes = sizes(rows, cols, format)?;
+        let mut storage = Storage::with_capacity(bytes.panels).ok_or(MatrixError::OutOfMemory {
+            rows,
+            cols,
+            format,
+        })?;
+        let step = LANES * threads::count();
+        for first in (0..rows).step_by(step) {
+            let range = first..rows.min(first + step);
+            let panels = storage.grow(range.len().next_multiple_of(LANES) * bytes.row);
+            next(range, panels)?;
+        }
+        Ok(Self { rows, cols, format, storage })
     }
 
     /// Number of outputs.
@@ -143,23 +201,24 @@ impl Matrix {
         self.cols
     }
 
-    /// The format of the elements.
-    pub fn dtype(&self) -> DType {
-        match self.storage {
-            Storage::F32(_) => DType::F32,
-            Storage::F16(_) => DType::F16,
-            Storage::BF16(_) => DType::BF16,
-        }
+    /// How the weights are stored.
+    pub fn format(&self) -> WeightFormat {
+        self.format
     }
 
-    /// Bytes that the elements take in memory, padding included.
+    /// Bytes that the weights take in memory, padding included.
     pub fn bytes(&self) -> usize {
-        self.rows.div_ceil(LANES) * LANES * self.cols * self.dtype().bytes()
+        self.panels().len()
     }
 
-    /// What [`Matrix::bytes`] will say of a matrix of this shape; `None` beyond `usize`.
-    pub fn bytes_for(rows: usize, cols: usize, dtype: DType) -> Option<usize> {
-        rows.checked_next_multiple_of(LANES)?.checked_mul(cols)?.checked_mul(dtype.bytes())
+    /// What [`Matrix::bytes`] will say of a matrix of this shape; `None` if there can be none.
+    pub fn bytes_for(rows: usize, cols: usize, format: impl Into<WeightFormat>) -> Option<usize> {
+        sizes(rows, cols, format.into()).ok().map(|bytes| bytes.panels)
+    }
+
+    /// The weights in the kernels' layout, in the byte order of this machine.
+    pub fn panels(&self) -> &[u8] {
+        self.storage.bytes()
     }
 
     /// Copies row `r`, widened to f32: the embedding of token `r`.
@@ -175,88 +234,51 @@ impl Matrix {
         if out.len() != self.cols {
             return Err(MatrixError::RowLength { cols: self.cols, found: out.len() });
         }
-        self.visit(CopyRow { r, out });
+        let bytes = self.bytes() / self.rows.div_ceil(LANES);
+        let panel = &self.panels()[r / LANES * bytes..][..bytes];
+        self.format.visit(CopyRow { panel, lane: r % LANES, out });
         Ok(())
     }
+}
 
-    /// Hands the panels to `visitor` in their own format.
-    pub(crate) fn visit<V: PanelVisitor>(&self, visitor: V) -> V::Output {
-        match &self.storage {
-            Storage::F32(panels) => visitor.visit(panels),
-            Storage::F16(panels) => visitor.visit(panels),
-            Storage::BF16(panels) => visitor.visit(panels),
-        }
+/// Bytes that a matrix takes.
+struct Sizes {
+    /// All panels in memory.
+    panels: usize,
+    /// One row, in a file and in its panel.
+    row: usize,
+}
+
+fn sizes(rows: usize, cols: usize, format: WeightFormat) -> Result<Sizes, MatrixError> {
+    if rows == 0 || cols == 0 {
+        return Err(MatrixError::NoElements { rows, cols });
     }
-}
-
-impl Storage {
-    fn zeros(rows: usize, cols: usize, dtype: DType) -> Result<Self, MatrixError> {
-        if rows == 0 || cols == 0 {
-            return Err(MatrixError::NoElements { rows, cols });
-        }
-        let out_of_memory = || MatrixError::OutOfMemory { rows, cols, dtype };
-        let n = rows.div_ceil(LANES).checked_mul(cols).ok_or_else(out_of_memory)?;
-        Ok(match dtype {
-            DType::F32 => Self::F32(zeroed(n).ok_or_else(out_of_memory)?),
-            DType::F16 => Self::F16(zeroed(n).ok_or_else(out_of_memory)?),
-            DType::BF16 => Self::BF16(zeroed(n).ok_or_else(out_of_memory)?),
-        })
+    let block = format.block();
+    if !cols.is_multiple_of(block) {
+        return Err(MatrixError::Columns { cols, format, block });
     }
+    // Interleaving moves weights, it adds none: a panel has the bytes of its rows.
+    let row = format.row_bytes(cols);
+    let panels = row
+        .zip(rows.checked_next_multiple_of(LANES))
+        .and_then(|(row, padded)| padded.checked_mul(row))
+        .filter(|bytes| isize::try_from(*bytes).is_ok());
+    let (row, panels) = row.zip(panels).ok_or(MatrixError::OutOfMemory { rows, cols, format })?;
+    Ok(Sizes { panels, row })
 }
 
-/// `n` zeroed vectors, or `None` where the allocator refuses.
-fn zeroed<E: Element>(n: usize) -> Option<Vec<Lanes<E>>> {
-    let mut panels = Vec::new();
-    panels.try_reserve_exact(n).ok()?;
-    panels.resize(n, Lanes::default());
-    Some(panels)
-}
-
-/// Writes the rows from `first` on (at most one panel) into their lanes.
-fn interleave<E: Element, T>(
-    panels: &mut [Lanes<E>],
-    first: usize,
-    cols: usize,
-    rows: &[T],
-    element: impl Fn(&T) -> E,
-) {
-    let panel = panels.chunks_exact_mut(cols).nth(first / LANES).unwrap_or_default();
-    for (lane, row) in rows.chunks_exact(cols).enumerate() {
-        for (lanes, value) in panel.iter_mut().zip(row) {
-            lanes.0[lane] = element(value);
-        }
-    }
-}
-
-/// [`interleave`] for little-endian elements.
-fn interleave_bytes<E: Element>(panels: &mut [Lanes<E>], first: usize, cols: usize, bytes: &[u8]) {
-    match E::DTYPE.bytes() {
-        2 => interleave(panels, first, cols, bytes.as_chunks::<2>().0, |b| E::from_le_bytes(b)),
-        _ => interleave(panels, first, cols, bytes.as_chunks::<4>().0, |b| E::from_le_bytes(b)),
-    }
-}
-
-struct CopyRow<'a> {
-    r: usize,
-    out: &'a mut [f32],
-}
-
-impl PanelVisitor for CopyRow<'_> {
-    type Output = ();
-
-    fn visit<E: Element>(self, panels: &[Lanes<E>]) {
-        let panel = panels.chunks(self.out.len()).nth(self.r / LANES).unwrap_or_default();
-        for (t, lanes) in self.out.iter_mut().zip(panel) {
-            *t = lanes.0[self.r % LANES].to_f32();
-        }
-    }
+/// Panels in files are little-endian.
+fn little_endian() -> Result<(), MatrixError> {
+    if cfg!(target_endian = "little") { Ok(()) } else { Err(MatrixError::ByteOrder) }
 }
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
     use ndarray::Array2;
 
     use super::*;
+    use crate::element::DType;
 
     #[test]
     fn bytes_read_equal_the_array_they_came_from() {
@@ -297,7 +319,7 @@ mod tests {
         let huge = usize::MAX / 4;
         assert_eq!(
             Matrix::from_rows(huge, 64, DType::F32, fill).unwrap_err(),
-            MatrixError::OutOfMemory { rows: huge, cols: 64, dtype: DType::F32 }
+            MatrixError::OutOfMemory { rows: huge, cols: 64, format: WeightFormat::F32 }
         );
         let w = Matrix::from_rows(2, 3, DType::F32, fill).unwrap();
         assert_eq!(

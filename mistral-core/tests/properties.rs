@@ -2,11 +2,13 @@
 //! against f64 no larger than that of the plain formula.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+use std::sync::Arc;
+
 use mistral_core::half::{bf16, f16};
 use mistral_core::ndarray::{Array1, Array2, Array3, Axis, s};
-use mistral_core::ops::{self, K_BLOCK, Rope, RopeLayout};
+use mistral_core::ops::{self, Activations, K_BLOCK, Rope, RopeLayout};
 use mistral_core::simd::Level;
-use mistral_core::{DType, Element, Matrix, MatrixError, OpError};
+use mistral_core::{DType, Element, Matrix, MatrixError, OpError, SharedBytes, WeightFormat};
 use proptest::prelude::*;
 
 /// Numbers in -1..1 that repeat for a seed.
@@ -25,12 +27,12 @@ fn array(rows: usize, cols: usize, seed: u64) -> Array2<f32> {
     Array2::from_shape_simple_fn((rows, cols), &mut next)
 }
 
-fn stored(weights: &Array2<f32>, dtype: DType) -> Matrix {
+fn stored(weights: &Array2<f32>, format: impl Into<WeightFormat>) -> Matrix {
     let fill = |r: usize, row: &mut [f32]| {
         row.copy_from_slice(weights.row(r).as_slice().unwrap());
         Ok::<(), MatrixError>(())
     };
-    Matrix::from_rows(weights.nrows(), weights.ncols(), dtype, fill).unwrap()
+    Matrix::from_rows(weights.nrows(), weights.ncols(), format, fill).unwrap()
 }
 
 fn bits(x: &Array2<f32>) -> Vec<u32> {
@@ -39,7 +41,8 @@ fn bits(x: &Array2<f32>) -> Vec<u32> {
 
 fn product(level: Level, x: &Array2<f32>, w: &Matrix) -> Array2<f32> {
     let mut out = Array2::from_elem((x.nrows(), w.rows()), f32::NAN);
-    ops::matmul_at(level, x.view(), w, out.view_mut()).unwrap();
+    let activations = &mut Activations::default();
+    ops::matmul_at(level, activations, x.view(), w, out.view_mut()).unwrap();
     out
 }
 
@@ -52,6 +55,22 @@ fn one_output(x: &[f32], w: &[f32]) -> f32 {
 
 fn dtypes() -> impl Strategy<Value = DType> {
     prop_oneof![Just(DType::F32), Just(DType::F16), Just(DType::BF16)]
+}
+
+fn block_formats() -> impl Strategy<Value = WeightFormat> {
+    proptest::sample::select(&WeightFormat::ALL[3..])
+}
+
+/// The definition for weights in blocks, one output at a time: inputs rounded with a scale for each
+/// 32, sums over groups.
+/// Here in f64 and from the values of the weights, so equal but for the roundings of f32.
+fn one_quantised_output(x: &[f32], w: &[f32], largest: f32) -> f64 {
+    x.chunks(32).zip(w.chunks(32)).fold(0.0, |total, (x, w)| {
+        let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / largest;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        let rounded = x.iter().map(|x| f64::from((x * inverse).round_ties_even()));
+        total + f64::from(scale) * rounded.zip(w).map(|(x, w)| x * f64::from(*w)).sum::<f64>()
+    })
 }
 
 proptest! {
@@ -74,6 +93,88 @@ proptest! {
                     prop_assert_eq!(out[[t, o]].to_bits(), want.to_bits(), "[{}, {}] {}", t, o, level);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_product_with_blocks_is_that_of_rounded_inputs(
+        rows in 1usize..12, blocks in 1usize..4, outputs in 1usize..40,
+        format in block_formats(), seed: u64,
+    ) {
+        let inputs = blocks * format.block();
+        let (x, w) = (array(rows, inputs, seed), array(outputs, inputs, seed ^ 1));
+        let matrix = stored(&w, format);
+        let out = product(Level::detect(), &x, &matrix);
+        let narrow = matches!(format, WeightFormat::Q4_0 | WeightFormat::Q4K);
+        let mut weight = vec![0.0; inputs];
+        for o in 0..outputs {
+            matrix.row(o, &mut weight).unwrap();
+            for t in 0..rows {
+                let x = x.row(t).to_slice().unwrap();
+                let want = one_quantised_output(x, &weight, if narrow { 127.0 } else { 32767.0 });
+                // Roundings of sums, of which none is larger than this.
+                let size: f32 = x.iter().zip(&weight).map(|(x, w)| (x * w).abs()).sum();
+                let error = (f64::from(out[[t, o]]) - want).abs();
+                prop_assert!(error <= 4e-6 * f64::from(size + 1.0), "[{}, {}] {} {}", t, o, error, size);
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_give_the_same_bits_alone_in_a_batch_at_every_level_and_on_threads(
+        rows in prop_oneof![1usize..9, Just(97usize), Just(200)], blocks in 1usize..4,
+        outputs in 1usize..150, format in block_formats(), seed: u64,
+    ) {
+        let inputs = blocks * format.block();
+        let x = array(rows, inputs, seed);
+        let matrix = stored(&array(outputs, inputs, seed ^ 1), format);
+        let together = product(Level::detect(), &x, &matrix);
+        prop_assert_eq!(bits(&product(Level::SCALAR, &x, &matrix)), bits(&together));
+        for t in [0, rows / 2, rows - 1] {
+            let alone = product(Level::detect(), &x.slice(s![t..=t, ..]).to_owned(), &matrix);
+            prop_assert_eq!(bits(&alone), bits(&together.slice(s![t..=t, ..]).to_owned()));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let threaded = pool.install(|| product(Level::detect(), &x, &matrix));
+        prop_assert_eq!(bits(&threaded), bits(&together));
+    }
+
+    #[test]
+    fn panels_written_and_read_again_are_the_same_matrix(
+        rows in 1usize..40, blocks in 1usize..4, index in 0usize..WeightFormat::ALL.len(), seed: u64,
+    ) {
+        let format = WeightFormat::ALL[index];
+        let cols = blocks * format.block();
+        let matrix = stored(&array(rows, cols, seed), format);
+        prop_assert_eq!(Some(matrix.bytes()), Matrix::bytes_for(rows, cols, format));
+        let mut bytes = matrix.panels();
+        let read = Matrix::read_panels(rows, cols, format, |part| {
+            let (now, later) = bytes.split_at(part.len());
+            part.copy_from_slice(now);
+            bytes = later;
+            Ok::<(), MatrixError>(())
+        }).unwrap();
+        prop_assert!(bytes.is_empty() && read.panels() == matrix.panels());
+        // Row by row as files hold it, and back: nothing is lost on the way through a tile.
+        let row_bytes = format.row_bytes(cols).unwrap();
+        let source = array(rows, cols, seed);
+        let mut file = vec![0; rows * row_bytes];
+        for (row, bytes) in source.outer_iter().zip(file.chunks_exact_mut(row_bytes)) {
+            format.encode(row.to_slice().unwrap(), bytes);
+        }
+        let mut left = file.as_slice();
+        let from_file = Matrix::read(rows, cols, format, |part| {
+            let (now, later) = left.split_at(part.len());
+            part.copy_from_slice(now);
+            left = later;
+            Ok::<(), MatrixError>(())
+        }).unwrap();
+        prop_assert!(from_file.panels() == matrix.panels());
+        let (mut decoded, mut row) = (vec![0.0; cols], vec![0.0; cols]);
+        for (r, bytes) in file.chunks_exact(row_bytes).enumerate() {
+            format.decode(bytes, &mut decoded);
+            from_file.row(r, &mut row).unwrap();
+            prop_assert_eq!(&decoded, &row, "row {}", r);
         }
     }
 
@@ -245,4 +346,75 @@ fn arrays_that_do_not_fit_are_named() {
         ops::rms_norm(x.view(), weight.as_slice().unwrap(), 1e-5, Array2::zeros((3, 4)).view_mut())
             .unwrap_err();
     assert!(error.to_string().contains("features of x is 4, expected 3"), "{error}");
+}
+
+#[test]
+fn an_input_that_is_no_number_is_seen_in_every_output_of_its_row_alone() {
+    for format in [WeightFormat::Q8_0, WeightFormat::Q4K] {
+        let matrix = stored(&array(20, 256, 3), format);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = array(3, 256, 4);
+            let clean = product(Level::detect(), &x, &matrix);
+            x[[1, 77]] = bad;
+            for level in Level::available() {
+                let out = product(level, &x, &matrix);
+                assert!(out.row(1).iter().all(|y| !y.is_finite()), "{format} {bad} {level}");
+                assert_eq!((out.row(0), out.row(2)), (clean.row(0), clean.row(2)));
+            }
+        }
+    }
+}
+
+#[test]
+fn tiny_and_huge_inputs_neither_vanish_nor_overflow() {
+    let matrix = stored(&array(20, 256, 3), WeightFormat::Q8_0);
+    let x = array(1, 256, 4);
+    let want = product(Level::detect(), &x, &matrix);
+    for scale in [1e-30f32, 1e30] {
+        let scaled = product(Level::detect(), &x.mapv(|x| x * scale), &matrix);
+        for (scaled, want) in scaled.iter().zip(&want) {
+            assert!((scaled / scale - want).abs() < 1e-3, "{scaled} and {want} times {scale}");
+        }
+    }
+}
+
+#[test]
+fn matrices_that_a_format_cannot_hold_are_refused() {
+    let fill = |_: usize, row: &mut [f32]| {
+        row.fill(1.0);
+        Ok::<(), MatrixError>(())
+    };
+    let error = Matrix::from_rows(4, 100, WeightFormat::Q8_0, fill).unwrap_err();
+    assert_eq!(error, MatrixError::Columns { cols: 100, format: WeightFormat::Q8_0, block: 32 });
+    assert!(error.to_string().contains("a multiple of 32"), "{error}");
+    assert_eq!(Matrix::bytes_for(4, 100, WeightFormat::Q8_0), None);
+    let error = Matrix::from_rows(4, 64, WeightFormat::Q4_0, |r, row| {
+        row.fill(if r == 2 { f32::NAN } else { 1.0 });
+        Ok::<(), MatrixError>(())
+    });
+    let not_finite = MatrixError::NotFinite { row: 2, col: 0, format: WeightFormat::Q4_0 };
+    assert_eq!(error.unwrap_err(), not_finite);
+    // A float holds what is no number: it is found where it shows in a result.
+    let nan = |_: usize, row: &mut [f32]| {
+        row.fill(f32::NAN);
+        Ok::<(), MatrixError>(())
+    };
+    assert!(Matrix::from_rows(4, 64, DType::F16, nan).is_ok());
+}
+
+#[test]
+fn shared_panels_must_be_those_of_the_matrix_and_aligned() {
+    let matrix = stored(&array(20, 64, 3), WeightFormat::Q8_0);
+    let mut bytes = vec![0; matrix.bytes() + 64];
+    let start = bytes.as_ptr().align_offset(32);
+    bytes[start..][..matrix.bytes()].copy_from_slice(matrix.panels());
+    let owner: SharedBytes = Arc::new(bytes);
+    let range = start..start + matrix.bytes();
+    let open = |range| Matrix::from_panels(20, 64, WeightFormat::Q8_0, owner.clone(), range);
+    let shared = open(range.clone()).unwrap();
+    let x = array(2, 64, 5);
+    assert_eq!(product(Level::detect(), &x, &shared), product(Level::detect(), &x, &matrix));
+    assert_eq!(open(start + 1..range.end + 1).unwrap_err(), MatrixError::Alignment);
+    assert!(matches!(open(start..range.end - 1), Err(MatrixError::Panels { .. })));
+    assert!(matches!(open(range.start + 640..range.end + 640), Err(MatrixError::Panels { .. })));
 }

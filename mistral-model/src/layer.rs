@@ -6,7 +6,7 @@
 //! ```
 
 use mistral_attention::Attention;
-use mistral_core::ops::{Rope, matmul, rms_norm, swiglu};
+use mistral_core::ops::{Rope, matmul_with, rms_norm, swiglu};
 use mistral_core::{Element, Matrix};
 use mistral_kvcache::{RollingKvCache, SequenceId};
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -87,7 +87,8 @@ impl Layer {
             (&self.k_proj, &mut scratch.k),
             (&self.v_proj, &mut scratch.v),
         ] {
-            matmul(normed.view(), weights, rows(out, n, weights.rows())?)?;
+            let out = rows(out, n, weights.rows())?;
+            matmul_with(&mut scratch.activations, normed.view(), weights, out)?;
         }
         let mut q = heads(&mut scratch.q, n, config.n_heads, head_dim)?;
         let mut k = heads(&mut scratch.k, n, config.n_kv_heads, head_dim)?;
@@ -101,7 +102,7 @@ impl Layer {
         step.commit();
 
         let attended = rows(&mut scratch.attended, n, config.n_heads * head_dim)?;
-        matmul(attended.view(), &self.o_proj, normed)?;
+        matmul_with(&mut scratch.activations, attended.view(), &self.o_proj, normed)?;
         Ok(())
     }
 
@@ -118,10 +119,11 @@ impl Layer {
         let mut gate = rows(&mut scratch.gate, n, config.hidden_dim)?;
         let mut up = rows(&mut scratch.up, n, config.hidden_dim)?;
         rms_norm(x, &self.feed_forward_norm, config.norm_eps, normed.view_mut())?;
-        matmul(normed.view(), &self.gate_proj, gate.view_mut())?;
-        matmul(normed.view(), &self.up_proj, up.view_mut())?;
+        let activations = &mut scratch.activations;
+        matmul_with(activations, normed.view(), &self.gate_proj, gate.view_mut())?;
+        matmul_with(activations, normed.view(), &self.up_proj, up.view_mut())?;
         swiglu(gate.view_mut(), up.view())?;
-        matmul(gate.view(), &self.down_proj, normed)?;
+        matmul_with(activations, gate.view(), &self.down_proj, normed)?;
         Ok(())
     }
 

@@ -18,11 +18,11 @@ pub use error::ModelError;
 pub use generate::{Generator, Sampler, SamplerOptions};
 pub use mistral_attention::Window;
 pub use mistral_core::ops::RopeLayout;
-pub use mistral_core::{DType, half, ndarray};
+pub use mistral_core::{DType, WeightFormat, half, ndarray};
 pub use mistral_kvcache::RollingKvCache;
 pub use scratch::Scratch;
 pub use session::{Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
-pub use weights::{Checkpoint, OpenOptions, WeightsError};
+pub use weights::{Checkpoint, OpenOptions, WeightFormats, WeightsError};

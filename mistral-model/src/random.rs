@@ -1,21 +1,29 @@
 //! Random weights: a model of any shape for tests, benches and examples, without a download.
 
-use mistral_core::{DType, Matrix, MatrixError, threads};
+use mistral_core::{Matrix, MatrixError, WeightFormat, threads};
 
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::generate::Xoshiro256;
 use crate::layer::Layer;
 use crate::transformer::Parts;
+use crate::weights::WeightFormats;
+
+/// Different blocks in a matrix of a block format.
+const BLOCKS: usize = 2048;
 
 /// The parts of a model with random weights.
-pub(crate) fn parts(config: &Config, dtype: DType, seed: u64) -> Result<Parts, ModelError> {
+pub(crate) fn parts(
+    config: &Config,
+    formats: WeightFormats,
+    seed: u64,
+) -> Result<Parts, ModelError> {
     // Every tensor has a stream of its own, so that they can be made in any order.
-    let tensors = Tensors { dtype, seed };
-    let embedding = |id| tensors.matrix(id, config.vocab_size, config.dim);
+    let tensors = Tensors { format: formats.projections, seed };
+    let embedding = |id, format| Tensors { format, seed }.matrix(id, config.vocab_size, config.dim);
     let (input, output) = threads::join(
-        || embedding(0),
-        || (!config.tied_embeddings).then(|| embedding(1)).transpose(),
+        || embedding(0, formats.embedding),
+        || (!config.tied_embeddings).then(|| embedding(1, formats.output)).transpose(),
     );
     let (input, output) = (input?, output?);
     Ok(Parts {
@@ -66,7 +74,7 @@ fn layer(config: &Config, tensors: &Tensors, index: usize) -> Result<Layer, Matr
 }
 
 struct Tensors {
-    dtype: DType,
+    format: WeightFormat,
     seed: u64,
 }
 
@@ -89,8 +97,23 @@ impl Tensors {
     fn matrix(&self, id: u64, rows: usize, cols: usize) -> Result<Matrix, MatrixError> {
         let mut next = self.stream(id);
         let scale = (3.0 / cols as f32).sqrt();
-        Matrix::from_rows(rows, cols, self.dtype, |_, row| {
-            row.fill_with(|| scale * next());
+        let block = self.format.block();
+        if block == 1 {
+            return Matrix::from_rows(rows, cols, self.format, |_, row| {
+                row.fill_with(|| scale * next());
+                Ok(())
+            });
+        }
+        let weights: Vec<f32> =
+            std::iter::repeat_with(|| scale * next()).take(BLOCKS * block).collect();
+        let bytes = self.format.row_bytes(block).unwrap_or(1);
+        let mut pool = vec![0; BLOCKS * bytes];
+        self.format.encode(&weights, &mut pool);
+        Matrix::read(rows, cols, self.format, |rows| {
+            for block in rows.chunks_exact_mut(bytes) {
+                let index = ((next() + 1.0) * 0.5 * BLOCKS as f32) as usize;
+                block.copy_from_slice(&pool[index * bytes..][..bytes]);
+            }
             Ok(())
         })
     }

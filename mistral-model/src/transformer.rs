@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use mistral_attention::Attention;
-use mistral_core::ops::{Rope, matmul, rms_norm};
-use mistral_core::{DType, Element, Matrix};
+use mistral_core::ops::{Rope, matmul_with, rms_norm};
+use mistral_core::{Element, Matrix};
 use mistral_kvcache::{RollingKvCache, SequenceId};
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -14,7 +14,7 @@ use crate::error::ModelError;
 use crate::layer::{CacheSlot, Layer, Shared};
 use crate::random;
 use crate::scratch::{Scratch, rows};
-use crate::weights::Checkpoint;
+use crate::weights::{Checkpoint, WeightFormats};
 
 /// A Mistral model. Immutable and `Sync`: any number of [`Session`](crate::Session)s share one.
 ///
@@ -74,15 +74,21 @@ impl Transformer {
 
     /// A model with random weights, the same for the same seed on every machine.
     ///
-    /// Matrices keep the size of what passes through them, so that logits are of order one.
+    /// Matrices keep the size of what passes through them, so that logits are of order one. Those
+    /// in a block format are made of a few thousand random blocks, drawn anew for every place: to
+    /// quantise 7 billion numbers would take minutes.
     ///
     /// # Errors
     ///
     /// - [`ModelError::Config`]: no model has such sizes.
     /// - [`ModelError::Matrix`]: no memory.
-    pub fn random(config: &Config, dtype: DType, seed: u64) -> Result<Self, ModelError> {
+    pub fn random(
+        config: &Config,
+        formats: impl Into<WeightFormats>,
+        seed: u64,
+    ) -> Result<Self, ModelError> {
         config.validate()?;
-        Self::from_parts(random::parts(config, dtype, seed)?)
+        Self::from_parts(random::parts(config, formats.into(), seed)?)
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, ModelError> {
@@ -202,7 +208,8 @@ impl Transformer {
     ) -> Result<(), ModelError> {
         let mut normed = rows(&mut scratch.normed, hidden.nrows(), self.config.dim)?;
         rms_norm(hidden, &self.norm, self.config.norm_eps, normed.view_mut())?;
-        matmul(normed.view(), self.output.as_ref().unwrap_or(&self.embedding), logits)?;
+        let output = self.output.as_ref().unwrap_or(&self.embedding);
+        matmul_with(&mut scratch.activations, normed.view(), output, logits)?;
         Ok(())
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use mistral_core::half::f16;
 use mistral_model::weights::{ArchiveError, TensorProblem};
 use mistral_model::{
-    Checkpoint, DType, ModelError, Session, SessionOptions, Transformer, WeightsError,
+    Checkpoint, DType, ModelError, OpenOptions, Session, SessionOptions, Transformer, WeightFormat,
+    WeightsError,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -42,7 +43,12 @@ impl File {
     }
 
     fn open(&self) -> Result<Transformer, ModelError> {
-        Transformer::from_bytes(&self.config.to_string(), &self.bytes())
+        self.open_with(OpenOptions::new())
+    }
+
+    fn open_with(&self, options: OpenOptions) -> Result<Transformer, ModelError> {
+        let (config, bytes) = (self.config.to_string(), self.bytes());
+        Checkpoint::from_bytes_with(&config, &bytes, options)?.load()
     }
 
     fn entry(&mut self, tensor: &str) -> &mut Value {
@@ -286,10 +292,30 @@ fn logits(model: &Transformer) -> Vec<u32> {
 }
 
 #[test]
-fn eight_bit_weights_give_the_bits_of_their_own_values() {
+fn eight_bit_weights_with_scales_are_blocks_of_q8_0() {
     let (small, dense) = eight_bit();
     assert!(small.bytes().len() < dense.bytes().len() / 3);
-    assert_eq!(logits(&small.open().unwrap()), logits(&dense.open().unwrap()));
+    let small = small.open().unwrap();
+    let blocks = dense.open_with(OpenOptions::new().weights(WeightFormat::Q8_0)).unwrap();
+    assert_eq!(small.bytes(), blocks.bytes());
+    assert_eq!(logits(&small), logits(&blocks));
+    assert_ne!(logits(&small), logits(&dense.open().unwrap()), "inputs are rounded too");
+}
+
+#[test]
+fn rows_that_a_format_cannot_hold_are_all_named() {
+    // v01 has 64 inputs: two blocks of 32, but no block of 256.
+    let error = File::golden("v01").open_with(OpenOptions::new().weights(WeightFormat::Q4K));
+    let ModelError::Weights { source: WeightsError::Tensors { problems } } = error.unwrap_err()
+    else {
+        panic!("expected problems with tensors");
+    };
+    assert_eq!(problems.len(), 3 * 7 + 2);
+    assert!(problems.iter().any(|problem| matches!(
+        problem,
+        TensorProblem::Columns { tensor, cols: 128, block: 256, format: WeightFormat::Q4K, .. }
+            if tensor == "model.layers.2.mlp.down_proj.weight"
+    )));
 }
 
 #[test]

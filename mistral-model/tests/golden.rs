@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use mistral_core::Element;
 use mistral_model::ndarray::Array2;
 use mistral_model::{
-    DType, ModelError, RollingKvCache, Sampler, Scratch, Session, SessionOptions, Transformer,
+    Checkpoint, DType, ModelError, OpenOptions, RollingKvCache, Sampler, Scratch, Session,
+    SessionOptions, Transformer, WeightFormat, WeightFormats,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -191,4 +192,32 @@ fn every_layer_gives_the_hidden_states_of_transformers() {
     let mut logits = Array2::zeros((ids.len(), config.vocab_size));
     model.logits(hidden.view(), logits.view_mut(), &mut scratch).unwrap();
     assert!(worst(&logits, &want.matrix("logits")).0 < 5e-4);
+}
+
+/// The root mean square difference from golden logits whose projections were quantised by ggml's
+/// rules, with ours quantised while loading, and that of the weights' own rounding.
+fn quantised(projections: WeightFormat, name: &str) -> (f32, f32) {
+    let entry = &manifest().entries["v01"];
+    let arrays = Arrays::open(&entry.arrays);
+    let case = entry.cases.last().unwrap();
+    let formats = WeightFormats { projections, ..WeightFormats::uniform(WeightFormat::F32) };
+    let options = OpenOptions::new().weights(formats);
+    let checkpoint = Checkpoint::open_with(folder().join("models/v01"), options).unwrap();
+    let found = logits(&checkpoint.load().unwrap(), &arrays.ids(&case.input_ids), 5);
+    let (want, dense) = (arrays.matrix(name), arrays.matrix(&case.logits));
+    let rms = |x: &Array2<f32>| (x - &want).mapv(|d| d * d).mean().unwrap().sqrt();
+    (rms(&found), rms(&dense))
+}
+
+#[test]
+fn rounding_inputs_to_16_bits_is_a_hundredth_of_what_8_bit_weights_cost() {
+    let (inputs, weights) = quantised(WeightFormat::Q8_0, "quantized.Q8_0.logits");
+    assert!(inputs <= 0.01 * weights, "{inputs} and {weights}");
+    assert!(inputs <= 1e-3, "{inputs}");
+}
+
+#[test]
+fn rounding_inputs_to_8_bits_costs_little_beside_4_bit_weights() {
+    let (inputs, weights) = quantised(WeightFormat::Q4_0, "quantized.Q4_0.logits");
+    assert!(inputs <= 0.1 * weights, "{inputs} and {weights}");
 }

@@ -44,7 +44,7 @@ struct Sizes {
 #[derive(Serialize)]
 struct Tensor {
     name: String,
-    dtype: String,
+    format: String,
     shape: Vec<usize>,
     offset: u64,
     bytes: u64,
@@ -81,7 +81,7 @@ fn report(args: &InspectArgs) -> Result<Report, Failure> {
     let memory = memory(args, &config, checkpoint.weight_bytes().unwrap_or(usize::MAX))?;
     let tensors = checkpoint.tensors().map(|(name, info)| Tensor {
         name: name.to_owned(),
-        dtype: info.dtype.to_string(),
+        format: info.stored.to_string(),
         shape: info.shape.clone(),
         offset: info.offset,
         bytes: info.bytes,
@@ -131,10 +131,10 @@ impl Display for Report {
         writeln!(f, "configuration\n{}", self.config)?;
         if !self.tensors.is_empty() {
             let count = self.tensors.len();
-            writeln!(f, "{count} tensors: type, shape, first byte in the file, name")?;
-            for Tensor { name, dtype, shape, offset, .. } in &self.tensors {
+            writeln!(f, "{count} tensors: format, shape, first byte in the file, name")?;
+            for Tensor { name, format, shape, offset, .. } in &self.tensors {
                 let shape = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ");
-                writeln!(f, "  {dtype:<5}{shape:>14}{offset:>14}  {name}")?;
+                writeln!(f, "  {format:<12}{shape:>14}{offset:>14}  {name}")?;
             }
             writeln!(f)?;
         }

@@ -10,7 +10,7 @@ mod rope;
 mod softmax;
 mod swiglu;
 
-pub use matmul::{K_BLOCK, matmul, matmul_at};
+pub use matmul::{Activations, K_BLOCK, matmul, matmul_at, matmul_with};
 pub use rms_norm::{rms_norm, rms_norm_at};
 pub use rope::{Rope, RopeAngles, RopeLayout};
 pub use softmax::{softmax, softmax_at};

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{Integers, Kernel, LANES, Lanes, Simd};
 
 /// The token of this level. Only [`enter`] makes one.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +143,152 @@ impl Simd for Avx2 {
         let address = data.as_ptr().wrapping_add(index);
         // SAFETY: a prefetch may name any address; it reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}
+
+/// Thirty-two bytes, for outputs 0..8 and 8..16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Int8x64(__m256i, __m256i);
+
+/// Sixteen numbers of 16 bits, for outputs 0..8 and 8..16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Int16x32(__m256i, __m256i);
+
+/// Eight numbers of 32 bits, for outputs 0..8 and 8..16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Int32x16(__m256i, __m256i);
+
+#[inline(always)]
+fn load(_proof: Avx2, bytes: &[u8; 64]) -> (__m256i, __m256i) {
+    let p: *const __m256i = bytes.as_ptr().cast();
+    // SAFETY: the token proves AVX2; there are 64 bytes.
+    unsafe { (_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))) }
+}
+
+#[inline(always)]
+fn store(_proof: Avx2, a: __m256i, b: __m256i, out: &mut [u8; 64]) {
+    let p: *mut __m256i = out.as_mut_ptr().cast();
+    // SAFETY: the token proves AVX2; there are 64 bytes.
+    unsafe {
+        _mm256_storeu_si256(p, a);
+        _mm256_storeu_si256(p.add(1), b);
+    }
+}
+
+/// Makes a pair of registers by running the same intrinsics on both halves.
+macro_rules! halves {
+    ($of:ident, |$($arg:ident),+| $body:expr) => {{
+        // SAFETY: methods of the token, which proves AVX2.
+        unsafe {
+            let half = |$($arg: __m256i),+| $body;
+            $of(half($($arg.0),+), half($($arg.1),+))
+        }
+    }};
+}
+
+impl Integers for Avx2 {
+    type Bytes = Int8x64;
+    type Words = Int16x32;
+    /// Two for each output: the sums of the even and of the odd pair of each step.
+    type ByteSums = Int16x32;
+    type WordSums = Int32x16;
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 64]) -> Int8x64 {
+        let (a, b) = load(self, bytes);
+        Int8x64(a, b)
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, codes: Int8x64, out: &mut [u8; 64]) {
+        store(self, codes.0, codes.1, out);
+    }
+
+    #[inline(always)]
+    fn field<const SHIFT: i32, const MASK: u8>(self, codes: Int8x64) -> Int8x64 {
+        // There is no shift of bytes: the mask drops what a shift of pairs brings over.
+        halves!(Int8x64, |codes| _mm256_and_si256(
+            _mm256_srli_epi16::<SHIFT>(codes),
+            _mm256_set1_epi8(MASK as i8)
+        ))
+    }
+
+    #[inline(always)]
+    fn join_fields<const SHIFT: i32>(self, low: Int8x64, high: Int8x64) -> Int8x64 {
+        halves!(Int8x64, |low, high| _mm256_or_si256(low, _mm256_slli_epi16::<SHIFT>(high)))
+    }
+
+    #[inline(always)]
+    fn load_words(self, words: &[u8; 64]) -> Int16x32 {
+        let (a, b) = load(self, words);
+        Int16x32(a, b)
+    }
+
+    #[inline(always)]
+    fn store_words(self, codes: Int16x32, out: &mut [u8; 64]) {
+        store(self, codes.0, codes.1, out);
+    }
+
+    #[inline(always)]
+    fn widen_signed(self, bytes: &[u8; 32]) -> Int16x32 {
+        let p: *const __m128i = bytes.as_ptr().cast();
+        // SAFETY: `self` proves AVX2; there are 32 bytes.
+        unsafe {
+            Int16x32(
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(p)),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1))),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn even_bytes(self, codes: Int8x64) -> Int16x32 {
+        halves!(Int16x32, |codes| _mm256_and_si256(codes, _mm256_set1_epi16(0xff)))
+    }
+
+    #[inline(always)]
+    fn odd_bytes(self, codes: Int8x64) -> Int16x32 {
+        halves!(Int16x32, |codes| _mm256_srli_epi16::<8>(codes))
+    }
+
+    #[inline(always)]
+    fn start_bytes(self, even: i16, odd: i16) -> Int16x32 {
+        let pair = i32::from(even) & 0xffff | i32::from(odd) << 16;
+        // SAFETY: `self` proves AVX2.
+        let v = unsafe { _mm256_set1_epi32(pair) };
+        Int16x32(v, v)
+    }
+
+    #[inline(always)]
+    fn dot_bytes(self, sums: Int16x32, codes: Int8x64, x: [u8; 4]) -> Int16x32 {
+        // SAFETY: `self` proves AVX2.
+        let x = unsafe { _mm256_set1_epi32(i32::from_le_bytes(x)) };
+        // 8 steps of 2 * 15 * 127 are below 2^15, and a sum on the way may wrap.
+        halves!(Int16x32, |sums, codes| _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, x)))
+    }
+
+    #[inline(always)]
+    fn total_bytes(self, sums: Int16x32) -> F32x16 {
+        halves!(F32x16, |sums| _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, _mm256_set1_epi16(1))))
+    }
+
+    #[inline(always)]
+    fn start_words(self, start: i32) -> Int32x16 {
+        // SAFETY: `self` proves AVX2.
+        let v = unsafe { _mm256_set1_epi32(start) };
+        Int32x16(v, v)
+    }
+
+    #[inline(always)]
+    fn dot_words(self, sums: Int32x16, codes: Int16x32, x: [u8; 4]) -> Int32x16 {
+        // SAFETY: `self` proves AVX2.
+        let x = unsafe { _mm256_set1_epi32(i32::from_le_bytes(x)) };
+        halves!(Int32x16, |sums, codes| _mm256_add_epi32(sums, _mm256_madd_epi16(codes, x)))
+    }
+
+    #[inline(always)]
+    fn total_words(self, sums: Int32x16) -> F32x16 {
+        halves!(F32x16, |sums| _mm256_cvtepi32_ps(sums))
     }
 }
 

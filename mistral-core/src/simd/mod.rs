@@ -15,10 +15,14 @@ use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod bytes;
 mod exp;
+mod integers;
 mod scalar;
 
+pub(crate) use bytes::{Line, bytes_of, bytes_of_mut, lanes_of, lanes_of_mut};
 pub use exp::exp;
+pub use integers::Integers;
 
 /// Lanes in a vector, and outputs in a weight panel.
 pub const LANES: usize = 16;
@@ -104,8 +108,8 @@ pub trait Kernel {
     /// What the kernel computes.
     type Output;
 
-    /// Runs at one level.
-    fn run<S: Simd>(self, simd: S) -> Self::Output;
+    /// Runs at one level. A kernel without integers asks for `S: Simd` alone.
+    fn run<S: Integers>(self, simd: S) -> Self::Output;
 }
 
 /// A SIMD level that this CPU has.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd};
+use super::{Integers, LANES, Simd};
 
 /// The token of the scalar level: every CPU has it.
 #[derive(Debug, Clone, Copy)]
@@ -85,5 +85,101 @@ impl Simd for Scalar {
     fn exp2_of_shifted(self, shifted: [f32; LANES]) -> [f32; LANES] {
         // The low bits of the fraction hold n in two's complement: moved up, they are an exponent.
         shifted.map(|s| f32::from_bits((s.to_bits() << 23).wrapping_add(1.0f32.to_bits())))
+    }
+}
+
+impl Integers for Scalar {
+    type Bytes = [u8; 64];
+    type Words = [i16; 32];
+    type ByteSums = [i32; LANES];
+    type WordSums = [i32; LANES];
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 64]) -> [u8; 64] {
+        *bytes
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, codes: [u8; 64], out: &mut [u8; 64]) {
+        *out = codes;
+    }
+
+    #[inline(always)]
+    fn field<const SHIFT: i32, const MASK: u8>(self, codes: [u8; 64]) -> [u8; 64] {
+        codes.map(|byte| (byte >> SHIFT) & MASK)
+    }
+
+    #[inline(always)]
+    fn join_fields<const SHIFT: i32>(self, low: [u8; 64], high: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| low[i] | (high[i] << SHIFT))
+    }
+
+    #[inline(always)]
+    fn load_words(self, words: &[u8; 64]) -> [i16; 32] {
+        std::array::from_fn(|i| i16::from_le_bytes([words[2 * i], words[2 * i + 1]]))
+    }
+
+    #[inline(always)]
+    fn store_words(self, codes: [i16; 32], out: &mut [u8; 64]) {
+        for (bytes, code) in out.as_chunks_mut().0.iter_mut().zip(codes) {
+            *bytes = code.to_le_bytes();
+        }
+    }
+
+    #[inline(always)]
+    fn widen_signed(self, bytes: &[u8; 32]) -> [i16; 32] {
+        bytes.map(|byte| i16::from(byte as i8))
+    }
+
+    #[inline(always)]
+    fn even_bytes(self, codes: [u8; 64]) -> [i16; 32] {
+        std::array::from_fn(|i| i16::from(codes[2 * i]))
+    }
+
+    #[inline(always)]
+    fn odd_bytes(self, codes: [u8; 64]) -> [i16; 32] {
+        std::array::from_fn(|i| i16::from(codes[2 * i + 1]))
+    }
+
+    #[inline(always)]
+    fn start_bytes(self, even: i16, odd: i16) -> [i32; LANES] {
+        [i32::from(even) + i32::from(odd); LANES]
+    }
+
+    #[inline(always)]
+    fn dot_bytes(self, mut sums: [i32; LANES], codes: [u8; 64], x: [u8; 4]) -> [i32; LANES] {
+        for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<4>().0) {
+            for (code, x) in codes.iter().zip(x) {
+                *sum += i32::from(*code) * i32::from(x as i8);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn total_bytes(self, sums: [i32; LANES]) -> [f32; LANES] {
+        sums.map(|sum| sum as f32)
+    }
+
+    #[inline(always)]
+    fn start_words(self, start: i32) -> [i32; LANES] {
+        [start; LANES]
+    }
+
+    #[inline(always)]
+    fn dot_words(self, mut sums: [i32; LANES], codes: [i16; 32], x: [u8; 4]) -> [i32; LANES] {
+        let [a, b, c, d] = x;
+        let x = [i16::from_le_bytes([a, b]), i16::from_le_bytes([c, d])];
+        for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<2>().0) {
+            for (code, x) in codes.iter().zip(x) {
+                *sum = sum.wrapping_add(i32::from(*code) * i32::from(x));
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn total_words(self, sums: [i32; LANES]) -> [f32; LANES] {
+        sums.map(|sum| sum as f32)
     }
 }

@@ -6,8 +6,8 @@ mod hf;
 mod params;
 
 use mistral_attention::{AttentionConfig, Window};
+use mistral_core::DType;
 use mistral_core::ops::RopeLayout;
-use mistral_core::{DType, Matrix};
 use mistral_kvcache::{CacheConfig, CacheError};
 
 pub(crate) use error::list;
@@ -177,31 +177,6 @@ impl Config {
             problems.push(ConfigProblem::unfit("sizes", "weights beyond usize", "less"));
         }
         ConfigError::of(problems)
-    }
-
-    /// Bytes that all weights take in memory when the matrices are stored as `dtype`; norms are
-    /// f32. `None` beyond `usize`.
-    pub fn weight_bytes(&self, dtype: DType) -> Option<usize> {
-        let q = self.n_heads.checked_mul(self.head_dim)?;
-        let kv = self.n_kv_heads.checked_mul(self.head_dim)?;
-        let matrices = [
-            (q, self.dim),
-            (kv, self.dim),
-            (kv, self.dim),
-            (self.dim, q),
-            (self.hidden_dim, self.dim),
-            (self.hidden_dim, self.dim),
-            (self.dim, self.hidden_dim),
-        ];
-        let mut layer = self.dim.checked_mul(2 * size_of::<f32>())?;
-        for (rows, cols) in matrices {
-            layer = layer.checked_add(Matrix::bytes_for(rows, cols, dtype)?)?;
-        }
-        let embeddings = if self.tied_embeddings { 1 } else { 2 };
-        Matrix::bytes_for(self.vocab_size, self.dim, dtype)?
-            .checked_mul(embeddings)?
-            .checked_add(layer.checked_mul(self.n_layers)?)?
-            .checked_add(self.dim.checked_mul(size_of::<f32>())?)
     }
 
     /// Bytes of the keys and values of one sequence of `tokens`, stored as `dtype`.

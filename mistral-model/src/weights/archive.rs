@@ -9,23 +9,64 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "mmap")]
+use std::sync::Arc;
 
+use mistral_core::{SharedBytes, WeightFormat};
 use safetensors::Dtype;
+use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, de};
 
 use super::error::{ArchiveError, WeightsError};
+use super::panels;
 
 /// Bytes of the header's length at the start of a file.
 const PREFIX: u64 = 8;
 /// Longest header that is read. A 7B model's has 40 kB.
 const LONGEST_HEADER: u64 = 32 << 20;
 
+/// How a file holds the elements of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stored {
+    /// Row after row, in one of the formats.
+    Rows(WeightFormat),
+    /// In the kernels' own layout: what [`Checkpoint::save`](super::Checkpoint::save) writes.
+    Panels(WeightFormat),
+    /// Signed bytes, with f16 scales for each 32 in a tensor of their own.
+    Int8,
+    /// Something that weights are not.
+    Other(Dtype),
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rows(format) => format.fmt(f),
+            Self::Panels(format) => f.pad(&format!("{format} panels")),
+            Self::Int8 => f.pad("i8"),
+            Self::Other(dtype) => f.pad(&format!("{dtype:?}").to_lowercase()),
+        }
+    }
+}
+
+impl From<Dtype> for Stored {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::Rows(WeightFormat::F32),
+            Dtype::F16 => Self::Rows(WeightFormat::F16),
+            Dtype::BF16 => Self::Rows(WeightFormat::BF16),
+            Dtype::I8 => Self::Int8,
+            other => Self::Other(other),
+        }
+    }
+}
+
 /// Where a tensor lies in a file, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Element type.
-    pub dtype: Dtype,
+    /// How the elements are held.
+    pub stored: Stored,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
     /// First byte in the file.
@@ -39,7 +80,15 @@ pub struct TensorInfo {
 pub(super) struct Archive<'a> {
     path: PathBuf,
     source: Source<'a>,
-    tensors: BTreeMap<String, TensorInfo>,
+    contents: Contents,
+}
+
+/// What a file says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) tensors: BTreeMap<String, TensorInfo>,
+    /// Whatever else a safetensors header tells.
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -47,28 +96,28 @@ enum Source<'a> {
     File(File),
     Bytes(&'a [u8]),
     #[cfg(feature = "mmap")]
-    Map(memmap2::Mmap),
+    Map(Arc<memmap2::Mmap>),
 }
 
 impl Archive<'static> {
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let (file, header, len) = Self::open_header(path)?;
-        let tensors = contents(&header, len).map_err(|source| at(path, source))?;
-        Ok(Self { path: path.to_owned(), source: Source::File(file), tensors })
+        let contents = contents(&header, len).map_err(|source| at(path, source))?;
+        Ok(Self { path: path.to_owned(), source: Source::File(file), contents })
     }
 
     /// As [`Archive::open`], with the tensors read from a memory map.
     #[cfg(feature = "mmap")]
     pub(super) fn map(path: &Path) -> Result<Self, WeightsError> {
         let (file, header, len) = Self::open_header(path)?;
-        let tensors = contents(&header, len).map_err(|source| at(path, source))?;
+        let contents = contents(&header, len).map_err(|source| at(path, source))?;
         let map = super::mmap::map(&file).map_err(|source| io_error(path, source))?;
         // The file may have changed since its header was read.
         if map.len() as u64 != len {
             let source = ArchiveError::LengthChanged { found: map.len() as u64, expected: len };
             return Err(at(path, source));
         }
-        Ok(Self { path: path.to_owned(), source: Source::Map(map), tensors })
+        Ok(Self { path: path.to_owned(), source: Source::Map(Arc::new(map)), contents })
     }
 
     /// The file, its header, its length.
@@ -94,10 +143,10 @@ impl<'a> Archive<'a> {
         let (prefix, rest) = bytes
             .split_first_chunk::<{ PREFIX as usize }>()
             .ok_or_else(|| at(&path, ArchiveError::Truncated { found: len, expected: PREFIX }))?;
-        let tensors = header_length(*prefix, len)
+        let contents = header_length(*prefix, len)
             .and_then(|length| contents(&rest[..length], len))
             .map_err(|source| at(&path, source))?;
-        Ok(Self { path, source: Source::Bytes(bytes), tensors })
+        Ok(Self { path, source: Source::Bytes(bytes), contents })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -105,7 +154,26 @@ impl<'a> Archive<'a> {
     }
 
     pub(super) fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
-        &self.tensors
+        &self.contents.tensors
+    }
+
+    pub(super) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.contents.metadata
+    }
+
+    /// The memory of the file and the place of a tensor in it, if it is mapped.
+    pub(super) fn shared(
+        &self,
+        info: &TensorInfo,
+    ) -> Option<(SharedBytes, std::ops::Range<usize>)> {
+        match &self.source {
+            #[cfg(feature = "mmap")]
+            Source::Map(map) => {
+                let from = info.offset as usize;
+                Some((Arc::clone(map) as SharedBytes, from..from + info.bytes as usize))
+            }
+            _ => None,
+        }
     }
 
     /// Calls `read` with a reader over exactly the bytes of a tensor.
@@ -162,7 +230,11 @@ struct Entry {
 }
 
 /// The header's entries in their order; a map would lose duplicates.
-struct Entries(Vec<(String, Entry)>);
+#[derive(Default)]
+struct Entries {
+    tensors: Vec<(String, Entry)>,
+    metadata: BTreeMap<String, String>,
+}
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -175,15 +247,15 @@ impl<'de> Deserialize<'de> for Entries {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
+                let mut entries = Entries::default();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<de::IgnoredAny>()?;
+                        entries.metadata = map.next_value()?;
                     } else {
-                        entries.push((name, map.next_value()?));
+                        entries.tensors.push((name, map.next_value()?));
                     }
                 }
-                Ok(Entries(entries))
+                Ok(entries)
             }
         }
         deserializer.deserialize_map(InOrder)
@@ -191,11 +263,11 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 /// The checked table of contents of a file with `len` bytes.
-fn contents(header: &[u8], len: u64) -> Result<BTreeMap<String, TensorInfo>, ArchiveError> {
+fn contents(header: &[u8], len: u64) -> Result<Contents, ArchiveError> {
     let text = std::str::from_utf8(header).map_err(|source| ArchiveError::HeaderNotUtf8 {
         offset: PREFIX + source.valid_up_to() as u64,
     })?;
-    let Entries(entries) = serde_json::from_str(text)?;
+    let Entries { tensors: entries, metadata } = serde_json::from_str(text)?;
     let data = PREFIX + header.len() as u64;
     let mut tensors = BTreeMap::new();
     let mut problems = Vec::new();
@@ -210,6 +282,7 @@ fn contents(header: &[u8], len: u64) -> Result<BTreeMap<String, TensorInfo>, Arc
             }
         }
     }
+    problems.extend(panels::mark(&mut tensors, &metadata));
     match problems.pop() {
         None => {}
         Some(only) if problems.is_empty() => return Err(only),
@@ -234,7 +307,7 @@ fn contents(header: &[u8], len: u64) -> Result<BTreeMap<String, TensorInfo>, Arc
     if expected != len {
         return Err(ArchiveError::TrailingBytes { found: len, expected });
     }
-    Ok(tensors)
+    Ok(Contents { tensors, metadata })
 }
 
 fn checked(name: &str, entry: Entry, data: u64, len: u64) -> Result<TensorInfo, ArchiveError> {
@@ -267,5 +340,5 @@ fn checked(name: &str, entry: Entry, data: u64, len: u64) -> Result<TensorInfo, 
         end,
         data: len - data,
     })?;
-    Ok(TensorInfo { dtype, shape, offset, bytes })
+    Ok(TensorInfo { stored: dtype.into(), shape, offset, bytes })
 }

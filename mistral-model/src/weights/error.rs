@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use mistral_core::MatrixError;
+use mistral_core::{MatrixError, WeightFormat};
 use safetensors::Dtype;
 
+use super::archive::Stored;
 use crate::config::ConfigError;
 
 /// Files that no model can be read from.
@@ -137,16 +138,33 @@ pub enum TensorProblem {
         expected: Vec<usize>,
     },
     /// Of a type that is no weight's.
-    #[error("{tensor} at byte {offset} has type {found:?}, expected {expected}")]
+    #[error("{tensor} at byte {offset} has type {found}, expected {expected}")]
     Type {
         /// The tensor.
         tensor: String,
         /// Where it lies in its file.
         offset: u64,
         /// Found.
-        found: Dtype,
+        found: Stored,
         /// Expected.
         expected: &'static str,
+    },
+    /// Rows that the format asked for cannot hold.
+    #[error(
+        "{tensor} at byte {offset} has rows of {cols} weights, expected a multiple of {block} for \
+         {format}"
+    )]
+    Columns {
+        /// The tensor.
+        tensor: String,
+        /// Where it lies in its file.
+        offset: u64,
+        /// Weights of a row.
+        cols: usize,
+        /// The format.
+        format: WeightFormat,
+        /// Weights of a block.
+        block: usize,
     },
 }
 
@@ -222,6 +240,31 @@ pub enum ArchiveError {
         offset: u64,
         /// Bytes found.
         found: u64,
+    },
+    /// Metadata that does not fit its tensor.
+    #[error(
+        "{tensor} is said to hold panels {entry:?} and has {} bytes, expected FORMAT ROWSxCOLS and \
+         the bytes of that in a tensor of type U8",
+        .found.map_or("no".to_owned(), |found| found.to_string())
+    )]
+    Panels {
+        /// The tensor.
+        tensor: String,
+        /// What the metadata says.
+        entry: String,
+        /// Bytes of the tensor; `None` if it is of another type or not there.
+        found: Option<u64>,
+    },
+    /// A layout that is not read any more, or not yet.
+    #[error(
+        "the file holds panels of layout version {found:?}, expected {expected:?}: quantise the \
+         original weights again"
+    )]
+    PanelsVersion {
+        /// Found.
+        found: String,
+        /// Expected.
+        expected: &'static str,
     },
     /// More than one entry of the header is wrong.
     #[error("several tensors are wrong:{}", crate::config::list(.problems))]

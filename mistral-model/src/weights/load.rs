@@ -2,11 +2,9 @@
 
 use std::io::Read;
 
-use mistral_core::half::f16;
-use mistral_core::{DType, Matrix, MatrixError};
-use safetensors::Dtype;
+use mistral_core::{Matrix, MatrixError, WeightFormat};
 
-use super::archive::{Archive, TensorInfo, io_error};
+use super::archive::{Archive, Stored, TensorInfo, io_error};
 use super::error::WeightsError;
 use super::names::{Expected, Field, LayerField};
 use super::{Checkpoint, GROUP, LoadProgress, scale_name};
@@ -23,7 +21,7 @@ pub(super) fn transformer(
     let mut bytes = 0;
     let mut slots = Slots::new(checkpoint.config.n_layers);
     for (wanted, index) in &checkpoint.tensors {
-        let source = Source { archive: &checkpoint.archives[*index], wanted };
+        let source = Source { checkpoint, archive: &checkpoint.archives[*index], wanted };
         slots.fill(&source)?;
         bytes += source.info()?.bytes;
         progress(LoadProgress { tensor: &wanted.name, bytes, total });
@@ -31,18 +29,9 @@ pub(super) fn transformer(
     slots.finish(checkpoint)
 }
 
-/// The format in memory of a matrix that is `stored` so: 8-bit integers are widened, see
-/// [`Source::eight_bit`].
-pub(super) fn dtype(stored: Dtype) -> DType {
-    match stored {
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        _ => DType::F32,
-    }
-}
-
 /// One tensor in its archive.
 struct Source<'c, 'a> {
+    checkpoint: &'c Checkpoint<'a>,
     archive: &'c Archive<'a>,
     wanted: &'c Expected,
 }
@@ -53,27 +42,74 @@ impl Source<'_, '_> {
     }
 
     fn named(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
-        self.archive.tensors().get(name).ok_or_else(|| WeightsError::Tensors {
-            problems: vec![super::TensorProblem::Missing { tensor: name.to_owned() }],
-        })
+        self.archive.tensors().get(name).ok_or_else(|| self.missing(name))
     }
 
-    fn matrix(&self) -> Result<Matrix, WeightsError> {
-        let info = self.info()?;
-        let (rows, cols) = match self.wanted.shape.as_slice() {
-            [rows, cols] => (*rows, *cols),
-            other => (1, other.iter().product()),
-        };
-        match info.dtype {
-            Dtype::I8 => self.eight_bit(info, rows, cols),
-            stored => self.archive.read(info, |reader| {
-                Matrix::read(rows, cols, dtype(stored), |bytes| self.exactly(reader, bytes))
-                    .map_err(|error| self.out_of(error))
-            }),
+    /// `Checkpoint::check` has seen that every tensor is there and of a type that can be read.
+    fn missing(&self, name: &str) -> WeightsError {
+        WeightsError::Tensors {
+            problems: vec![super::TensorProblem::Missing { tensor: name.to_owned() }],
         }
     }
 
-    /// `scale * integer` for each group of 32: exact in f32 (11 and 8 significant bits).
+    /// The matrix in the format that was asked for, or else in its own.
+    fn matrix(&self) -> Result<Matrix, WeightsError> {
+        let info = self.info()?;
+        let &[rows, cols] = self.wanted.shape.as_slice() else {
+            return Err(self.out_of(MatrixError::NoElements { rows: 0, cols: 0 }.into()));
+        };
+        let target = self.checkpoint.format(self.wanted.field, info);
+        match info.stored {
+            Stored::Panels(format) => {
+                let panels = self.panels(info, [rows, cols], format)?;
+                if format == target { Ok(panels) } else { self.requantised(&panels, target) }
+            }
+            Stored::Int8 if target == WeightFormat::Q8_0 => self.eight_bit(info, rows, cols),
+            Stored::Int8 => self.requantised(&self.eight_bit(info, rows, cols)?, target),
+            Stored::Rows(format) if format == target => self.archive.read(info, |reader| {
+                Matrix::read(rows, cols, format, |bytes| self.exactly(reader, bytes))
+                    .map_err(|failure| self.out_of(failure))
+            }),
+            Stored::Rows(format) => self.archive.read(info, |reader| {
+                let mut bytes = vec![0; format.row_bytes(cols).unwrap_or(0)];
+                Matrix::from_rows(rows, cols, target, |_, row| {
+                    self.exactly(reader, &mut bytes)?;
+                    format.decode(&bytes, row);
+                    Ok(())
+                })
+                .map_err(|failure| self.out_of(failure))
+            }),
+            Stored::Other(_) => Err(self.missing(&self.wanted.name)),
+        }
+    }
+
+    /// Panels as they lie in the file: shared with the map, or read.
+    fn panels(
+        &self,
+        info: &TensorInfo,
+        [rows, cols]: [usize; 2],
+        format: WeightFormat,
+    ) -> Result<Matrix, WeightsError> {
+        if let Some((owner, range)) = self.archive.shared(info) {
+            match Matrix::from_panels(rows, cols, format, owner, range) {
+                // A writer that does not align the tensors costs a copy, no more.
+                Err(MatrixError::Alignment) => {}
+                result => return result.map_err(|source| self.out_of(source.into())),
+            }
+        }
+        self.archive.read(info, |reader| {
+            Matrix::read_panels(rows, cols, format, |bytes| self.exactly(reader, bytes))
+                .map_err(|failure| self.out_of(failure))
+        })
+    }
+
+    /// The same weights rounded to another format.
+    fn requantised(&self, from: &Matrix, target: WeightFormat) -> Result<Matrix, WeightsError> {
+        Matrix::from_rows(from.rows(), from.cols(), target, |r, row| from.row(r, row))
+            .map_err(|source: MatrixError| self.out_of(source.into()))
+    }
+
+    /// Signed bytes with a scale for each 32 are blocks of `q8_0`, kept in two tensors.
     fn eight_bit(
         &self,
         info: &TensorInfo,
@@ -86,18 +122,18 @@ impl Source<'_, '_> {
             self.exactly(reader, &mut bytes).map_err(|error| self.out_of(error))?;
             Ok(bytes)
         })?;
-        let (scales, _) = scales.as_chunks::<2>();
+        let mut scales = scales.as_chunks::<2>().0.iter();
         self.archive.read(info, |reader| {
-            let mut integers = vec![0; cols];
-            Matrix::from_rows(rows, cols, DType::F32, |r, row| {
+            let mut integers = Vec::new();
+            Matrix::read(rows, cols, WeightFormat::Q8_0, |blocks| {
+                let blocks = blocks.as_chunks_mut::<{ GROUP + 2 }>().0;
+                integers.resize(blocks.len() * GROUP, 0);
                 self.exactly(reader, &mut integers)?;
-                let scales = scales.iter().skip(r * (cols / GROUP));
-                let groups = row.chunks_mut(GROUP).zip(integers.chunks(GROUP));
-                for ((row, integers), scale) in groups.zip(scales) {
-                    let scale = f16::from_le_bytes(*scale).to_f32();
-                    for (weight, integer) in row.iter_mut().zip(integers) {
-                        *weight = scale * f32::from(*integer as i8);
-                    }
+                let groups = integers.as_chunks::<GROUP>().0.iter().zip(&mut scales);
+                for (block, (integers, scale)) in blocks.iter_mut().zip(groups) {
+                    let (head, codes) = block.split_at_mut(2);
+                    head.copy_from_slice(scale);
+                    codes.copy_from_slice(integers);
                 }
                 Ok(())
             })
@@ -107,10 +143,17 @@ impl Source<'_, '_> {
 
     /// A norm's weights, as f32.
     fn vector(&self) -> Result<Vec<f32>, WeightsError> {
-        let matrix = self.matrix()?;
-        let mut row = vec![0.0; matrix.cols()];
-        matrix.row(0, &mut row).map_err(|source| self.out_of(Failure::Matrix(source)))?;
-        Ok(row)
+        let info = self.info()?;
+        let Stored::Rows(format) = info.stored else {
+            return Err(self.missing(&self.wanted.name));
+        };
+        let mut bytes = vec![0; info.bytes as usize];
+        let mut weights = vec![0.0; self.wanted.shape.iter().product()];
+        self.archive.read(info, |reader| {
+            self.exactly(reader, &mut bytes).map_err(|error| self.out_of(error))
+        })?;
+        format.decode(&bytes, &mut weights);
+        Ok(weights)
     }
 
     fn exactly(&self, reader: &mut dyn Read, bytes: &mut [u8]) -> Result<(), Failure> {

@@ -6,25 +6,27 @@
 
 mod archive;
 mod error;
+mod formats;
 mod load;
 #[cfg(feature = "mmap")]
 mod mmap;
 mod names;
+mod panels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path};
 
-use mistral_core::Matrix;
-use safetensors::Dtype;
+use mistral_core::WeightFormat;
 use serde::Deserialize;
 
-pub use archive::TensorInfo;
+pub use archive::{Stored, TensorInfo};
 pub use error::{ArchiveError, TensorProblem, WeightsError};
+pub use formats::WeightFormats;
 pub use names::Naming;
 
 use self::archive::{Archive, io_error};
-use self::names::{Expected, expected};
+use self::names::{Expected, Field, expected};
 use crate::config::{Config, ConfigError};
 use crate::error::ModelError;
 use crate::transformer::Transformer;
@@ -39,6 +41,7 @@ const GROUP: usize = 32;
 pub struct OpenOptions {
     #[cfg(feature = "mmap")]
     mmap: bool,
+    formats: Option<WeightFormats>,
 }
 
 impl OpenOptions {
@@ -49,12 +52,19 @@ impl OpenOptions {
 
     /// Reads through a memory map: no buffer between the page cache and the matrices.
     ///
-    /// The file must not be shortened by anyone meanwhile: the operating system would end the
-    /// program. Weights are brought into the kernels' layout either way, so this saves a copy, not
-    /// memory.
+    /// Weights in the kernels' layout ([`Checkpoint::save`]) stay in the map and are shared with
+    /// every process that maps the file; others are brought into that layout, so that only a copy
+    /// is saved. The file must not be written or shortened by anyone while the model lives: its
+    /// weights would change, or the operating system would end the program.
     #[cfg(feature = "mmap")]
     pub fn mmap(self, mmap: bool) -> Self {
-        Self { mmap }
+        Self { mmap, ..self }
+    }
+
+    /// Rounds the weights to other formats while they are read, tensor by tensor: memory in use is
+    /// the result and one tensor at most. Without it weights keep the format that they are in.
+    pub fn weights(self, formats: impl Into<WeightFormats>) -> Self {
+        Self { formats: Some(formats.into()), ..self }
     }
 
     fn archive(self, path: &Path) -> Result<Archive<'static>, WeightsError> {
@@ -74,6 +84,7 @@ pub struct Checkpoint<'a> {
     archives: Vec<Archive<'a>>,
     /// Each tensor of the model, in the order of loading, and the archive that holds it.
     tensors: Vec<(Expected, usize)>,
+    formats: Option<WeightFormats>,
 }
 
 /// How far loading has come.
@@ -122,15 +133,15 @@ impl Checkpoint<'static> {
         if there("config.json") && there("model.safetensors.index.json") {
             let config = config("config.json", Config::from_hf_json)?;
             let (archives, problems) = open_shards(folder, options)?;
-            Self::check(config, Naming::HuggingFace, archives, problems)
+            Self::check(config, Naming::HuggingFace, (archives, problems), options)
         } else if there("config.json") && there("model.safetensors") {
             let config = config("config.json", Config::from_hf_json)?;
             let archive = options.archive(&folder.join("model.safetensors"))?;
-            Self::check(config, Naming::HuggingFace, vec![archive], Vec::new())
+            Self::check(config, Naming::HuggingFace, (vec![archive], Vec::new()), options)
         } else if there("params.json") && there("consolidated.safetensors") {
             let config = config("params.json", Config::from_params_json)?;
             let archive = options.archive(&folder.join("consolidated.safetensors"))?;
-            Self::check(config, Naming::Mistral, vec![archive], Vec::new())
+            Self::check(config, Naming::Mistral, (vec![archive], Vec::new()), options)
         } else {
             fs::metadata(folder).map_err(|source| io_error(folder, source))?;
             Err(WeightsError::NoModel { path: folder.to_owned() })
@@ -145,10 +156,23 @@ impl<'a> Checkpoint<'a> {
     ///
     /// As [`open`](Self::open).
     pub fn from_bytes(config_json: &str, safetensors: &'a [u8]) -> Result<Self, WeightsError> {
+        Self::from_bytes_with(config_json, safetensors, OpenOptions::new())
+    }
+
+    /// [`from_bytes`](Self::from_bytes) with options, of which that for memory maps has no meaning.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_bytes_with(
+        config_json: &str,
+        safetensors: &'a [u8],
+        options: OpenOptions,
+    ) -> Result<Self, WeightsError> {
         let config = Config::from_hf_json(config_json)
             .map_err(|source| WeightsError::Config { path: "config.json".into(), source })?;
         let archive = Archive::from_bytes("model.safetensors", safetensors)?;
-        Self::check(config, Naming::HuggingFace, vec![archive], Vec::new())
+        Self::check(config, Naming::HuggingFace, (vec![archive], Vec::new()), options)
     }
 
     /// The model's configuration.
@@ -167,14 +191,20 @@ impl<'a> Checkpoint<'a> {
     /// Bytes that all weights will take in memory: [`Transformer::bytes`], known before any of them
     /// is read. `None` beyond `usize`.
     pub fn weight_bytes(&self) -> Option<usize> {
-        self.tensors().try_fold(0, |sum: usize, (_, info)| {
-            let bytes = match *info.shape.as_slice() {
-                [rows, cols] => Matrix::bytes_for(rows, cols, load::dtype(info.dtype))?,
-                // A norm.
-                ref shape => shape.iter().product::<usize>().checked_mul(size_of::<f32>())?,
-            };
-            sum.checked_add(bytes)
+        self.tensors.iter().try_fold(0, |sum: usize, (wanted, archive)| {
+            let info = self.archives.get(*archive)?.tensors().get(&wanted.name)?;
+            sum.checked_add(names::bytes(&wanted.shape, self.format(wanted.field, info))?)
         })
+    }
+
+    /// The format that a matrix will have in memory.
+    fn format(&self, field: Field, info: &TensorInfo) -> WeightFormat {
+        let own = match info.stored {
+            Stored::Rows(format) | Stored::Panels(format) => format,
+            Stored::Int8 => WeightFormat::Q8_0,
+            Stored::Other(_) => WeightFormat::F32,
+        };
+        self.formats.map_or(own, |formats| formats.of(field))
     }
 
     /// Reads the weights.
@@ -202,10 +232,12 @@ impl<'a> Checkpoint<'a> {
     fn check(
         mut config: Config,
         naming: Naming,
-        archives: Vec<Archive<'a>>,
-        mut problems: Vec<TensorProblem>,
+        (archives, mut problems): (Vec<Archive<'a>>, Vec<TensorProblem>),
+        options: OpenOptions,
     ) -> Result<Self, WeightsError> {
-        config.rope_layout = naming.rope_layout();
+        // A file that was saved by `save` has names of one kind and rows of either.
+        let told = archives.iter().find_map(|archive| panels::rope_layout(archive.metadata()));
+        config.rope_layout = told.unwrap_or_else(|| naming.rope_layout());
         let mut homes: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, archive) in archives.iter().enumerate() {
             for name in archive.tensors().keys() {
@@ -224,7 +256,7 @@ impl<'a> Checkpoint<'a> {
                 None => problems.push(TensorProblem::Missing { tensor: wanted.name }),
                 Some(index) => {
                     let contents = archives[index].tensors();
-                    problems.extend(problem_of(&wanted, contents));
+                    problems.extend(problem_of(&wanted, contents, options.formats));
                     homes.remove(scale_name(&wanted.name).as_str());
                     tensors.push((wanted, index));
                 }
@@ -236,7 +268,7 @@ impl<'a> Checkpoint<'a> {
             path: archives[index].path().to_owned(),
         }));
         if problems.is_empty() {
-            Ok(Self { config, archives, tensors })
+            Ok(Self { config, archives, tensors, formats: options.formats })
         } else {
             Err(WeightsError::Tensors { problems })
         }
@@ -249,10 +281,14 @@ fn scale_name(name: &str) -> String {
 }
 
 /// What is wrong with a tensor that is there.
-fn problem_of(wanted: &Expected, contents: &BTreeMap<String, TensorInfo>) -> Option<TensorProblem> {
+fn problem_of(
+    wanted: &Expected,
+    contents: &BTreeMap<String, TensorInfo>,
+    formats: Option<WeightFormats>,
+) -> Option<TensorProblem> {
     let info = contents.get(&wanted.name)?;
     let wrong_type = |tensor: String, info: &TensorInfo, expected| {
-        Some(TensorProblem::Type { tensor, offset: info.offset, found: info.dtype, expected })
+        Some(TensorProblem::Type { tensor, offset: info.offset, found: info.stored, expected })
     };
     let shape = |tensor: String, info: &TensorInfo, expected: &[usize]| {
         (info.shape != expected).then(|| TensorProblem::Shape {
@@ -265,18 +301,31 @@ fn problem_of(wanted: &Expected, contents: &BTreeMap<String, TensorInfo>) -> Opt
     if let Some(problem) = shape(wanted.name.clone(), info, &wanted.shape) {
         return Some(problem);
     }
-    match (info.dtype, wanted.shape.as_slice()) {
-        (Dtype::F32 | Dtype::F16 | Dtype::BF16, _) => None,
-        (Dtype::I8, [rows, cols]) if cols.is_multiple_of(GROUP) => {
+    let (tensor, offset) = (wanted.name.clone(), info.offset);
+    let &[rows, cols] = wanted.shape.as_slice() else {
+        let float = matches!(info.stored, Stored::Rows(format) if format.block() == 1);
+        return if float { None } else { wrong_type(tensor, info, "F32, F16 or BF16") };
+    };
+    let problem = match info.stored {
+        Stored::Rows(_) | Stored::Panels(_) => None,
+        Stored::Int8 if cols.is_multiple_of(GROUP) => {
             let name = scale_name(&wanted.name);
             match contents.get(&name) {
                 None => Some(TensorProblem::Missing { tensor: name }),
-                Some(scale) if scale.dtype != Dtype::F16 => wrong_type(name, scale, "F16"),
-                Some(scale) => shape(name, scale, &[*rows, cols / GROUP]),
+                Some(scale) if scale.stored != Stored::Rows(WeightFormat::F16) => {
+                    wrong_type(name, scale, "F16")
+                }
+                Some(scale) => shape(name, scale, &[rows, cols / GROUP]),
             }
         }
-        _ => wrong_type(wanted.name.clone(), info, "F32, F16, BF16, or I8 with scales"),
-    }
+        _ => wrong_type(tensor.clone(), info, "F32, F16, BF16, or I8 with scales"),
+    };
+    problem.or_else(|| {
+        let format = formats?.of(wanted.field);
+        let block = format.block();
+        let whole = cols.is_multiple_of(block);
+        (!whole).then_some(TensorProblem::Columns { tensor, offset, cols, format, block })
+    })
 }
 
 /// Reads a JSON file of a sensible length.

@@ -2,6 +2,7 @@
 //! shape it has. Foreign spellings of parameters stand only here.
 
 use mistral_core::ops::RopeLayout;
+use mistral_core::{Matrix, WeightFormat};
 
 use crate::config::Config;
 
@@ -100,6 +101,16 @@ pub(super) fn expected(config: &Config, naming: Naming) -> Vec<Expected> {
         }
     }
     all
+}
+
+/// Bytes that a tensor takes in memory, a matrix in `format`. `None` beyond `usize`, or where rows
+/// are no whole blocks.
+pub(super) fn bytes(shape: &[usize], format: WeightFormat) -> Option<usize> {
+    match *shape {
+        [rows, cols] => Matrix::bytes_for(rows, cols, format),
+        // A norm.
+        _ => shape.iter().product::<usize>().checked_mul(size_of::<f32>()),
+    }
 }
 
 fn layer_shape(config: &Config, field: LayerField) -> Vec<usize> {

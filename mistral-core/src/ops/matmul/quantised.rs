@@ -1,0 +1,295 @@
+//! Block-quantised weights: integer products, group by group.
+//!
+//! Up to [`DIRECT_ROWS`] rows, codes go from the tile into registers and from there into the
+//! products. With more rows a group is unpacked once into a buffer of 1 kB, and up to
+//! [`CHUNK`] rows pass over it six at a time, their totals beside it: everything that is written
+//! stays in the first-level cache, and nothing is allocated.
+
+use std::hint::black_box;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use ndarray::ArrayViewMut2;
+
+use super::activations::{Activations, CHUNK, Inputs, groups_in};
+use super::{Panels, ROW_GROUP, STREAMS, store_panel};
+use crate::quant::Block;
+use crate::quant::kernel::{CodeSink, MAX_STEPS, STEP, Tile, Width, groups, steps};
+use crate::simd::Integers;
+
+/// Most rows for which codes are not worth unpacking into memory.
+const DIRECT_ROWS: usize = 4;
+
+/// How far ahead of the reading a stream is asked for, in bytes.
+const AHEAD: usize = 1024;
+
+/// Weights in tiles and the rounded inputs of all rows.
+pub(super) struct QuantisedPanels<'a, T> {
+    bytes: &'a [u8],
+    activations: &'a Activations,
+    rows: usize,
+    cols: usize,
+    tile: PhantomData<T>,
+}
+
+impl<'a, T: Tile> QuantisedPanels<'a, T> {
+    pub(super) fn new(
+        bytes: &'a [u8],
+        activations: &'a Activations,
+        (rows, cols): (usize, usize),
+    ) -> Self {
+        Self { bytes, activations, rows, cols, tile: PhantomData }
+    }
+
+    /// The tiles of panel `index`.
+    #[inline(always)]
+    fn panel(&self, index: usize) -> &'a [u8] {
+        let bytes = self.cols / T::Block::WEIGHTS * T::BYTES;
+        &self.bytes[index * bytes..][..bytes]
+    }
+}
+
+impl<T: Tile> Panels for QuantisedPanels<'_, T> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    #[inline(always)]
+    fn compute<S: Integers>(&self, simd: S, range: Range<usize>, out: ArrayViewMut2<'_, f32>) {
+        Columns { panels: self, range, out }.run(simd);
+    }
+}
+
+/// The task of one thread: the outputs of some panels, for all rows.
+struct Columns<'p, 'a, 'o, T> {
+    panels: &'p QuantisedPanels<'a, T>,
+    range: Range<usize>,
+    out: ArrayViewMut2<'o, f32>,
+}
+
+impl<T: Tile> Columns<'_, '_, '_, T> {
+    #[inline(always)]
+    fn run<S: Integers>(mut self, simd: S) {
+        match self.panels.rows {
+            1 => self.stream::<S, 1>(simd),
+            2 => self.stream::<S, 2>(simd),
+            3 => self.stream::<S, 3>(simd),
+            DIRECT_ROWS => self.stream::<S, DIRECT_ROWS>(simd),
+            rows => {
+                for first in (0..rows).step_by(CHUNK) {
+                    for index in self.range.clone() {
+                        self.pass_over(simd, index, first..rows.min(first + CHUNK));
+                    }
+                }
+            }
+        }
+    }
+
+    /// All `R` rows, [`STREAMS`] panels at a time that lie far apart.
+    #[inline(always)]
+    fn stream<S: Integers, const R: usize>(&mut self, simd: S) {
+        let run = self.range.len() / STREAMS;
+        for i in 0..run {
+            self.direct::<S, R, STREAMS>(simd, self.range.start + i, run);
+        }
+        for index in self.range.start + STREAMS * run..self.range.end {
+            self.direct::<S, R, 1>(simd, index, 0);
+        }
+    }
+
+    /// All `R` rows over `P` panels that lie `apart`, straight from the tiles.
+    #[inline(always)]
+    fn direct<S: Integers, const R: usize, const P: usize>(
+        &mut self,
+        simd: S,
+        first: usize,
+        apart: usize,
+    ) {
+        let panels = self.panels;
+        let mut bytes: [&[u8]; P] = [&[]; P];
+        for (p, bytes) in bytes.iter_mut().enumerate() {
+            *bytes = panels.panel(first + p * apart);
+        }
+        let mut totals = [[simd.splat(0.0); R]; P];
+        for t in 0..panels.cols / T::Block::WEIGHTS {
+            for g in 0..groups::<T>() {
+                let group = t * groups::<T>() + g;
+                let x = panels.activations.group::<T>(&(0..R), panels.cols, group);
+                for p in 0..P {
+                    // As many bytes as the group has, further on in the stream.
+                    let here = t * T::BYTES + g * (T::BYTES / groups::<T>());
+                    for line in (0..T::BYTES / groups::<T>()).step_by(64) {
+                        simd.prefetch(bytes[p], here + line + AHEAD);
+                    }
+                    let tile = &bytes[p][t * T::BYTES..][..T::BYTES];
+                    add_tile::<S, T, R>(simd, tile, g, x, &mut totals[p]);
+                }
+            }
+        }
+        for (p, totals) in totals.into_iter().enumerate() {
+            let column = first + p * apart - self.range.start;
+            store_panel(simd, &mut self.out, 0, column, totals);
+        }
+    }
+
+    /// A chunk of rows over one panel.
+    #[inline(always)]
+    fn pass_over<S: Integers>(&mut self, simd: S, index: usize, chunk: Range<usize>) {
+        let panels = self.panels;
+        let mut totals = [simd.splat(0.0); CHUNK];
+        let mut unpacked = [[0; STEP]; MAX_STEPS];
+        // The number is hidden from the compiler, which would unroll the loop over the steps and
+        // run out of registers.
+        let unpacked = &mut unpacked[..black_box(steps::<T>())];
+        for group in 0..groups_in::<T>(panels.cols) {
+            let tile = &panels.panel(index)[group / groups::<T>() * T::BYTES..][..T::BYTES];
+            let g = group % groups::<T>();
+            T::codes(simd, tile, g, &mut Unpack::<S, T> { simd, unpacked, tile: PhantomData });
+            let scales = Scales::<S>::of::<T>(simd, tile, g);
+            let x = panels.activations.group::<T>(&chunk, panels.cols, group);
+            let mut first = 0;
+            while first < chunk.len() {
+                // Groups of nearly one size: 8 rows are 4 and 4, not 6 and 2.
+                let left = chunk.len() - first;
+                let n = left.div_ceil(left.div_ceil(ROW_GROUP));
+                let totals = &mut totals[first..];
+                match n {
+                    6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, first, totals),
+                    5 => add_unpacked::<S, T, 5>(simd, unpacked, scales, x, first, totals),
+                    4 => add_unpacked::<S, T, 4>(simd, unpacked, scales, x, first, totals),
+                    3 => add_unpacked::<S, T, 3>(simd, unpacked, scales, x, first, totals),
+                    2 => add_unpacked::<S, T, 2>(simd, unpacked, scales, x, first, totals),
+                    _ => add_unpacked::<S, T, 1>(simd, unpacked, scales, x, first, totals),
+                }
+                first += n;
+            }
+        }
+        let column = index - self.range.start;
+        for (r, total) in chunk.zip(totals) {
+            store_panel(simd, &mut self.out, r, column, [total]);
+        }
+    }
+}
+
+/// What the sums of a group are multiplied with.
+#[derive(Clone, Copy)]
+struct Scales<S: Integers> {
+    scales: S::F32x16,
+    minima: S::F32x16,
+}
+
+impl<S: Integers> Scales<S> {
+    #[inline(always)]
+    fn of<T: Tile>(simd: S, tile: &[u8], group: usize) -> Self {
+        Self { scales: T::scales(simd, tile, group), minima: T::minima(simd, tile, group) }
+    }
+
+    /// Adds the sums of a group to the totals of `R` rows.
+    #[inline(always)]
+    fn finish<T: Tile, const R: usize>(
+        self,
+        simd: S,
+        sums: [<T::Width as Width>::Sums<S>; R],
+        x: Inputs<'_>,
+        totals: &mut [S::F32x16],
+    ) {
+        for (r, total) in totals.iter_mut().take(R).enumerate() {
+            let factor = simd.mul(self.scales, simd.splat(x.groups[r].scale));
+            *total = simd.mul_add(T::Width::total(simd, sums[r]), factor, *total);
+            if T::MINIMA {
+                *total = simd.mul_add(self.minima, simd.splat(x.groups[r].sum), *total);
+            }
+        }
+    }
+}
+
+/// Adds one group of a tile to the totals of `R` rows.
+#[inline(always)]
+fn add_tile<S: Integers, T: Tile, const R: usize>(
+    simd: S,
+    tile: &[u8],
+    group: usize,
+    x: Inputs<'_>,
+    totals: &mut [S::F32x16; R],
+) {
+    let x = x.rows::<R>(0, steps::<T>());
+    let sums = start::<S, T, R>(simd, x);
+    let mut multiply = Multiply::<S, T, R> { simd, steps: x.steps, sums };
+    T::codes(simd, tile, group, &mut multiply);
+    Scales::of::<T>(simd, tile, group).finish::<T, R>(simd, multiply.sums, x, totals);
+}
+
+/// What the sums of `R` rows start with.
+#[inline(always)]
+fn start<S: Integers, T: Tile, const R: usize>(
+    simd: S,
+    x: Inputs<'_>,
+) -> [<T::Width as Width>::Sums<S>; R] {
+    // A loop: `array::from_fn` is not always inlined.
+    let mut sums = [T::Width::start(simd, 0); R];
+    for (sum, group) in sums.iter_mut().zip(x.groups) {
+        *sum = T::Width::start(simd, group.start);
+    }
+    sums
+}
+
+/// Multiplies codes with the inputs of `R` rows as they come.
+struct Multiply<'a, S: Integers, T: Tile, const R: usize> {
+    simd: S,
+    steps: &'a [[u8; 4]],
+    sums: [<T::Width as Width>::Sums<S>; R],
+}
+
+impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S>>
+    for Multiply<'_, S, T, R>
+{
+    #[inline(always)]
+    fn take(&mut self, step: usize, codes: <T::Width as Width>::Codes<S>) {
+        for r in 0..R {
+            let x = self.steps[r * steps::<T>() + step];
+            self.sums[r] = T::Width::dot(self.simd, self.sums[r], codes, x);
+        }
+    }
+}
+
+/// Stores codes as they come.
+struct Unpack<'a, S, T> {
+    simd: S,
+    unpacked: &'a mut [[u8; STEP]],
+    tile: PhantomData<T>,
+}
+
+impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_, S, T> {
+    #[inline(always)]
+    fn take(&mut self, step: usize, codes: <T::Width as Width>::Codes<S>) {
+        if let Some(step) = self.unpacked.get_mut(step) {
+            T::Width::store(self.simd, codes, step);
+        }
+    }
+}
+
+/// Adds one unpacked group to the totals of rows `first..first + R`.
+#[inline(always)]
+fn add_unpacked<S: Integers, T: Tile, const R: usize>(
+    simd: S,
+    codes: &[[u8; STEP]],
+    scales: Scales<S>,
+    x: Inputs<'_>,
+    first: usize,
+    totals: &mut [S::F32x16],
+) {
+    let n = codes.len();
+    let x = x.rows::<R>(first, n);
+    let mut sums = start::<S, T, R>(simd, x);
+    let mut rows: [&[[u8; 4]]; R] = [&[]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &x.steps[r * n..][..n];
+    }
+    for (step, codes) in codes.iter().enumerate() {
+        let codes = T::Width::load(simd, codes);
+        for r in 0..R {
+            sums[r] = T::Width::dot(simd, sums[r], codes, rows[r][step]);
+        }
+    }
+    scales.finish::<T, R>(simd, sums, x, totals);
+}

@@ -1,0 +1,315 @@
+//! AVX-512: a vector is one register. With VNNI, a step of integer products is one instruction.
+
+use std::arch::is_x86_feature_detected as has;
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::level::Token;
+use super::{Integers, Kernel, LANES, Lanes, Simd};
+
+/// The token of this level. Only the `enter` functions make one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx512<const VNNI: bool>(());
+
+impl Token for Avx512<false> {
+    const NAME: &'static str = "avx512";
+
+    fn is_present() -> bool {
+        has!("avx512f")
+            && has!("avx512bw")
+            && has!("avx512dq")
+            && has!("avx512vl")
+            && has!("avx2")
+            && has!("fma")
+            && has!("f16c")
+    }
+
+    #[inline]
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has seen the features on this CPU.
+        unsafe { enter(kernel) }
+    }
+}
+
+impl Token for Avx512<true> {
+    const NAME: &'static str = "avx512vnni";
+
+    fn is_present() -> bool {
+        Avx512::<false>::is_present() && has!("avx512vnni")
+    }
+
+    #[inline]
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has seen the features on this CPU.
+        unsafe { enter_vnni(kernel) }
+    }
+}
+
+/// Runs a kernel with the level's instructions enabled.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn enter<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<false>(()))
+}
+
+/// As [`enter`], with VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn enter_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<true>(()))
+}
+
+macro_rules! lanewise {
+    ($($name:ident => $intrinsic:ident),* $(,)?) => {$(
+        #[inline(always)]
+        fn $name(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` proves AVX-512.
+            unsafe { $intrinsic(a, b) }
+        }
+    )*};
+}
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    type F32x16 = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> __m512 {
+        // SAFETY: `self` proves AVX-512; `x` has sixteen elements.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> __m512 {
+        // SAFETY: `self` proves AVX-512; `x` has sixteen elements of two bytes (`f16` is
+        // `repr(transparent)` over `u16`): one register of 256 bits.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16; LANES]) -> __m512 {
+        // SAFETY: `self` proves AVX-512; `x` has sixteen elements of two bytes (`bf16` is
+        // `repr(transparent)` over `u16`): one register of 256 bits.
+        unsafe {
+            let halves = _mm256_loadu_si256(x.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m512, out: &mut [f32; LANES]) {
+        // SAFETY: `self` proves AVX-512; `out` has sixteen elements.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+
+    lanewise! {
+        add => _mm512_add_ps,
+        sub => _mm512_sub_ps,
+        mul => _mm512_mul_ps,
+        div => _mm512_div_ps,
+        max => _mm512_max_ps,
+        min => _mm512_min_ps,
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn zero_below(self, x: __m512, bound: __m512, y: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512. "Not less than" is true for NaN.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, bound), y) }
+    }
+
+    #[inline(always)]
+    fn exp2_of_shifted(self, shifted: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let one = _mm512_set1_epi32(1.0f32.to_bits() as i32);
+            let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+            _mm512_castsi512_ps(_mm512_add_epi32(n, one))
+        }
+    }
+
+    #[inline(always)]
+    fn transpose(self, square: &mut [Lanes<f32>; LANES]) {
+        let mut rows = [self.splat(0.0); LANES];
+        for (row, lanes) in rows.iter_mut().zip(square.iter()) {
+            *row = self.load(&lanes.0);
+        }
+        for (column, lanes) in transpose16(self, rows).into_iter().zip(square) {
+            self.store(column, &mut lanes.0);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, data: &[T], index: usize) {
+        let address = data.as_ptr().wrapping_add(index);
+        // SAFETY: a prefetch may name any address; it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}
+
+impl<const VNNI: bool> Integers for Avx512<VNNI> {
+    type Bytes = __m512i;
+    type Words = __m512i;
+    /// With VNNI, one of 32 bits for each output. Without, two of 16 bits: the sums of the even and
+    /// of the odd pair of each step.
+    type ByteSums = __m512i;
+    type WordSums = __m512i;
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: `self` proves AVX-512; there are 64 bytes.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, codes: __m512i, out: &mut [u8; 64]) {
+        // SAFETY: `self` proves AVX-512; there are 64 bytes.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), codes) }
+    }
+
+    #[inline(always)]
+    fn field<const SHIFT: i32, const MASK: u8>(self, codes: __m512i) -> __m512i {
+        // There is no shift of bytes: the mask drops what a shift of pairs brings over. The count
+        // is in a register because `slli` wants it as an `u32`; the compiler makes it immediate.
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let shifted = _mm512_srl_epi16(codes, _mm_cvtsi32_si128(SHIFT));
+            _mm512_and_si512(shifted, _mm512_set1_epi8(MASK as i8))
+        }
+    }
+
+    #[inline(always)]
+    fn join_fields<const SHIFT: i32>(self, low: __m512i, high: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_or_si512(low, _mm512_sll_epi16(high, _mm_cvtsi32_si128(SHIFT))) }
+    }
+
+    #[inline(always)]
+    fn load_words(self, words: &[u8; 64]) -> __m512i {
+        self.load_bytes(words)
+    }
+
+    #[inline(always)]
+    fn store_words(self, codes: __m512i, out: &mut [u8; 64]) {
+        self.store_bytes(codes, out);
+    }
+
+    #[inline(always)]
+    fn widen_signed(self, bytes: &[u8; 32]) -> __m512i {
+        // SAFETY: `self` proves AVX-512; there are 32 bytes.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn even_bytes(self, codes: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_and_si512(codes, _mm512_set1_epi16(0xff)) }
+    }
+
+    #[inline(always)]
+    fn odd_bytes(self, codes: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_srli_epi16::<8>(codes) }
+    }
+
+    #[inline(always)]
+    fn start_bytes(self, even: i16, odd: i16) -> __m512i {
+        let (even, odd) = (i32::from(even), i32::from(odd));
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_epi32(if VNNI { even + odd } else { even & 0xffff | odd << 16 }) }
+    }
+
+    #[inline(always)]
+    fn dot_bytes(self, sums: __m512i, codes: __m512i, x: [u8; 4]) -> __m512i {
+        // SAFETY: `self` proves AVX-512, and VNNI where it is used.
+        unsafe {
+            let x = _mm512_set1_epi32(i32::from_le_bytes(x));
+            if VNNI {
+                _mm512_dpbusd_epi32(sums, codes, x)
+            } else {
+                // 8 steps of 2 * 15 * 127 are below 2^15, and a sum on the way may wrap.
+                _mm512_add_epi16(sums, _mm512_maddubs_epi16(codes, x))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total_bytes(self, sums: __m512i) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let sums = if VNNI { sums } else { _mm512_madd_epi16(sums, _mm512_set1_epi16(1)) };
+            _mm512_cvtepi32_ps(sums)
+        }
+    }
+
+    #[inline(always)]
+    fn start_words(self, start: i32) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_epi32(start) }
+    }
+
+    #[inline(always)]
+    fn dot_words(self, sums: __m512i, codes: __m512i, x: [u8; 4]) -> __m512i {
+        // SAFETY: `self` proves AVX-512, and VNNI where it is used.
+        unsafe {
+            let x = _mm512_set1_epi32(i32::from_le_bytes(x));
+            if VNNI {
+                _mm512_dpwssd_epi32(sums, codes, x)
+            } else {
+                _mm512_add_epi32(sums, _mm512_madd_epi16(codes, x))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total_words(self, sums: __m512i) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_cvtepi32_ps(sums) }
+    }
+}
+
+/// Transposes sixteen registers of sixteen lanes. A register is four *blocks* of four lanes.
+#[inline(always)]
+fn transpose16<const VNNI: bool>(_proof: Avx512<VNNI>, r: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: the token proves AVX-512.
+    unsafe {
+        // Pairs of rows interleaved: block b of t[0] = r0[4b] r1[4b] r0[4b + 1] r1[4b + 1].
+        let mut t = r;
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        // Fours of rows: block b of u[4g + c] = column 4b + c of the rows 4g..4g + 4.
+        let mut u = t;
+        for g in 0..4 {
+            let i = 4 * g;
+            u[i] = _mm512_shuffle_ps::<0b01_00_01_00>(t[i], t[i + 2]);
+            u[i + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(t[i], t[i + 2]);
+            u[i + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(t[i + 1], t[i + 3]);
+            u[i + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(t[i + 1], t[i + 3]);
+        }
+        // Block g of column 4b + c is block b of u[4g + c]: blocks 0 2 or 1 3 of two registers, and
+        // the same again.
+        let mut out = u;
+        for c in 0..4 {
+            let even_low = _mm512_shuffle_f32x4::<0b10_00_10_00>(u[c], u[4 + c]);
+            let even_high = _mm512_shuffle_f32x4::<0b10_00_10_00>(u[8 + c], u[12 + c]);
+            let odd_low = _mm512_shuffle_f32x4::<0b11_01_11_01>(u[c], u[4 + c]);
+            let odd_high = _mm512_shuffle_f32x4::<0b11_01_11_01>(u[8 + c], u[12 + c]);
+            out[c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(even_low, even_high);
+            out[4 + c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(odd_low, odd_high);
+            out[8 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(even_low, even_high);
+            out[12 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(odd_low, odd_high);
+        }
+        out
+    }
+}

@@ -1,0 +1,36 @@
+//! Bytes and vectors as views of each other.
+
+use super::Lanes;
+use crate::element::Element;
+
+/// 64 bytes on a border of 64: what weight memory is made of.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [u8; 64]);
+
+/// The bytes of some lines.
+pub(crate) fn bytes_of(lines: &[Line]) -> &[u8] {
+    // SAFETY: a line is 64 bytes without padding, and every byte is initialised.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+}
+
+/// The bytes of some lines.
+pub(crate) fn bytes_of_mut(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: as in `bytes_of`; any byte may be written to a line.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+}
+
+/// Bytes as vectors of floats in the byte order of this machine. Empty if they do not lie on a
+/// border of [`Lanes`].
+pub(crate) fn lanes_of<E: Element>(bytes: &[u8]) -> &[Lanes<E>] {
+    // SAFETY: `Element` is sealed: f32, f16 and bf16, for which every bit pattern is a value.
+    let (before, lanes, _) = unsafe { bytes.align_to::<Lanes<E>>() };
+    if before.is_empty() { lanes } else { &[] }
+}
+
+/// As [`lanes_of`].
+pub(crate) fn lanes_of_mut<E: Element>(bytes: &mut [u8]) -> &mut [Lanes<E>] {
+    // SAFETY: as in `lanes_of`, and every value is initialised bytes.
+    let (before, lanes, _) = unsafe { bytes.align_to_mut::<Lanes<E>>() };
+    if before.is_empty() { lanes } else { &mut [] }
+}

@@ -1,0 +1,362 @@
+//! NEON: a vector is four registers of four lanes.
+//!
+//! Codes lie in registers by input and not by output: one register has input k0 of sixteen outputs,
+//! the next k1. The loads of two or four interleaved elements bring them there, so that products
+//! need no sums of neighbours.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use half::{bf16, f16};
+
+use super::level::Token;
+use super::{Integers, Kernel, LANES, Lanes, Simd};
+
+/// The token of this level. Only [`enter`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Neon(());
+
+/// Lanes 0..4, 4..8, 8..12 and 12..16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct F32x16(float32x4_t, float32x4_t, float32x4_t, float32x4_t);
+
+impl Token for Neon {
+    const NAME: &'static str = "neon";
+
+    fn is_present() -> bool {
+        std::arch::is_aarch64_feature_detected!("neon")
+    }
+
+    #[inline]
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has seen the feature on this CPU.
+        unsafe { enter(kernel) }
+    }
+}
+
+/// Runs a kernel with the level's instructions enabled.
+#[target_feature(enable = "neon")]
+fn enter<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Neon(()))
+}
+
+/// Makes sixteen lanes by running the same intrinsics on all quarters.
+macro_rules! quarters {
+    (|$($arg:ident),+| $body:expr) => {{
+        // SAFETY: methods of the token, which proves NEON.
+        unsafe {
+            let quarter = |$($arg: float32x4_t),+| $body;
+            F32x16(
+                quarter($($arg.0),+),
+                quarter($($arg.1),+),
+                quarter($($arg.2),+),
+                quarter($($arg.3),+),
+            )
+        }
+    }};
+}
+
+macro_rules! lanewise {
+    ($($name:ident => $intrinsic:ident),* $(,)?) => {$(
+        #[inline(always)]
+        fn $name(self, a: F32x16, b: F32x16) -> F32x16 {
+            quarters!(|a, b| $intrinsic(a, b))
+        }
+    )*};
+}
+
+impl Simd for Neon {
+    type F32x16 = F32x16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F32x16 {
+        // SAFETY: `self` proves NEON.
+        let v = unsafe { vdupq_n_f32(x) };
+        F32x16(v, v, v, v)
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> F32x16 {
+        let p = x.as_ptr();
+        // SAFETY: `self` proves NEON; `x` has sixteen elements.
+        unsafe {
+            F32x16(vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12)))
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> F32x16 {
+        let p: *const u16 = x.as_ptr().cast();
+        // SAFETY: `self` proves NEON; `x` has sixteen elements of two bytes (`f16` is
+        // `repr(transparent)` over `u16`).
+        unsafe {
+            F32x16(
+                widen_f16(self, vld1_u16(p)),
+                widen_f16(self, vld1_u16(p.add(4))),
+                widen_f16(self, vld1_u16(p.add(8))),
+                widen_f16(self, vld1_u16(p.add(12))),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16; LANES]) -> F32x16 {
+        let p: *const u16 = x.as_ptr().cast();
+        // SAFETY: `self` proves NEON; `x` has sixteen elements of two bytes (`bf16` is
+        // `repr(transparent)` over `u16`).
+        unsafe {
+            let widen = |p| vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p)));
+            F32x16(widen(p), widen(p.add(4)), widen(p.add(8)), widen(p.add(12)))
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, v: F32x16, out: &mut [f32; LANES]) {
+        let p = out.as_mut_ptr();
+        // SAFETY: `self` proves NEON; `out` has sixteen elements.
+        unsafe {
+            vst1q_f32(p, v.0);
+            vst1q_f32(p.add(4), v.1);
+            vst1q_f32(p.add(8), v.2);
+            vst1q_f32(p.add(12), v.3);
+        }
+    }
+
+    lanewise! {
+        add => vaddq_f32,
+        sub => vsubq_f32,
+        mul => vmulq_f32,
+        div => vdivq_f32,
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: F32x16, b: F32x16, c: F32x16) -> F32x16 {
+        quarters!(|a, b, c| vfmaq_f32(c, a, b))
+    }
+
+    // `fmax` and `fmin` return NaN where either side is NaN: these must return `b`.
+
+    #[inline(always)]
+    fn max(self, a: F32x16, b: F32x16) -> F32x16 {
+        quarters!(|a, b| vbslq_f32(vcgtq_f32(a, b), a, b))
+    }
+
+    #[inline(always)]
+    fn min(self, a: F32x16, b: F32x16) -> F32x16 {
+        quarters!(|a, b| vbslq_f32(vcltq_f32(a, b), a, b))
+    }
+
+    #[inline(always)]
+    fn zero_below(self, x: F32x16, bound: F32x16, y: F32x16) -> F32x16 {
+        quarters!(|x, bound, y| vreinterpretq_f32_u32(vbicq_u32(
+            vreinterpretq_u32_f32(y),
+            vcltq_f32(x, bound)
+        )))
+    }
+
+    #[inline(always)]
+    fn exp2_of_shifted(self, shifted: F32x16) -> F32x16 {
+        quarters!(|shifted| vreinterpretq_f32_u32(vaddq_u32(
+            vshlq_n_u32::<23>(vreinterpretq_u32_f32(shifted)),
+            vdupq_n_u32(1.0f32.to_bits())
+        )))
+    }
+
+    #[inline(always)]
+    fn transpose(self, square: &mut [Lanes<f32>; LANES]) {
+        let mut rows = [self.splat(0.0); LANES];
+        for (row, lanes) in rows.iter_mut().zip(square.iter()) {
+            *row = self.load(&lanes.0);
+        }
+        // The rows 4i..4i + 4 become lanes 4i..4i + 4 of all columns.
+        let mut columns = rows;
+        for i in 0..4 {
+            let [a, b, c, d] = [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
+            let squares = [
+                transpose4(self, [a.0, b.0, c.0, d.0]),
+                transpose4(self, [a.1, b.1, c.1, d.1]),
+                transpose4(self, [a.2, b.2, c.2, d.2]),
+                transpose4(self, [a.3, b.3, c.3, d.3]),
+            ];
+            for (j, column) in columns.iter_mut().enumerate() {
+                let part = squares[j / 4][j % 4];
+                match i {
+                    0 => column.0 = part,
+                    1 => column.1 = part,
+                    2 => column.2 = part,
+                    _ => column.3 = part,
+                }
+            }
+        }
+        for (column, lanes) in columns.into_iter().zip(square) {
+            self.store(column, &mut lanes.0);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, data: &[T], index: usize) {
+        let address = data.as_ptr().wrapping_add(index);
+        // SAFETY: a prefetch may name any address; it changes nothing that a program can see.
+        unsafe {
+            asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+        }
+    }
+}
+
+/// Widens four numbers. The intrinsic is not stable, the instruction is in every AArch64 CPU.
+#[inline(always)]
+fn widen_f16(_proof: Neon, x: uint16x4_t) -> float32x4_t {
+    let wide: float32x4_t;
+    // SAFETY: the token proves NEON; only registers are touched.
+    unsafe {
+        asm!(
+            "fcvtl {:v}.4s, {:v}.4h", out(vreg) wide, in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    wide
+}
+
+/// Transposes four registers of four lanes.
+#[inline(always)]
+fn transpose4(_proof: Neon, r: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    // SAFETY: the token proves NEON.
+    unsafe {
+        // Columns 0 and 2, and 1 and 3, of two rows each.
+        let a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1]));
+        let b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
+        let c = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3]));
+        let d = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
+        [
+            vreinterpretq_f32_f64(vtrn1q_f64(a, c)),
+            vreinterpretq_f32_f64(vtrn1q_f64(b, d)),
+            vreinterpretq_f32_f64(vtrn2q_f64(a, c)),
+            vreinterpretq_f32_f64(vtrn2q_f64(b, d)),
+        ]
+    }
+}
+
+/// Sixteen numbers of 16 bits, for outputs 0..8 and 8..16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Int16x16(int16x8_t, int16x8_t);
+
+/// Sixteen numbers of 32 bits, for outputs 0..4, 4..8, 8..12 and 12..16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Int32x16(int32x4_t, int32x4_t, int32x4_t, int32x4_t);
+
+#[inline(always)]
+fn splat_i16(_proof: Neon, x: i16) -> Int16x16 {
+    // SAFETY: the token proves NEON.
+    let v = unsafe { vdupq_n_s16(x) };
+    Int16x16(v, v)
+}
+
+/// Widens sixteen signed bytes.
+#[inline(always)]
+fn widen_i8(_proof: Neon, x: int8x16_t) -> Int16x16 {
+    // SAFETY: the token proves NEON.
+    unsafe { Int16x16(vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)) }
+}
+
+/// Widens sixteen unsigned bytes.
+#[inline(always)]
+fn widen_u8(_proof: Neon, x: uint8x16_t) -> Int16x16 {
+    // SAFETY: the token proves NEON.
+    unsafe {
+        Int16x16(
+            vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))),
+            vreinterpretq_s16_u16(vmovl_high_u8(x)),
+        )
+    }
+}
+
+/// `sums + codes * x`, modulo `2^16`. Codes are below 128.
+#[inline(always)]
+fn dot_i8(_proof: Neon, sums: Int16x16, codes: uint8x16_t, x: u8) -> Int16x16 {
+    // SAFETY: the token proves NEON.
+    unsafe {
+        let (codes, x) = (vreinterpretq_s8_u8(codes), vdupq_n_s8(x as i8));
+        Int16x16(
+            vmlal_s8(sums.0, vget_low_s8(codes), vget_low_s8(x)),
+            vmlal_high_s8(sums.1, codes, x),
+        )
+    }
+}
+
+/// `sums + codes * x`, modulo `2^32`.
+#[inline(always)]
+fn dot_i16(_proof: Neon, sums: Int32x16, codes: Int16x16, x: i16) -> Int32x16 {
+    // SAFETY: the token proves NEON.
+    unsafe {
+        Int32x16(
+            vmlal_n_s16(sums.0, vget_low_s16(codes.0), x),
+            vmlal_high_n_s16(sums.1, codes.0, x),
+            vmlal_n_s16(sums.2, vget_low_s16(codes.1), x),
+            vmlal_high_n_s16(sums.3, codes.1, x),
+        )
+    }
+}
+
+impl Integers for Neon {
+    /// Inputs k0, k1, k2 and k3 of all outputs.
+    type Bytes = uint8x16x4_t;
+    /// Inputs k0 and k1 of all outputs.
+    type Words = [Int16x16; 2];
+    /// The sums of the inputs k0 and k1 of all steps, and those of k2 and k3.
+    type ByteSums = [Int16x16; 2];
+    type WordSums = Int32x16;
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 64]) -> uint8x16x4_t {
+        // SAFETY: `self` proves NEON; there are 64 bytes.
+        unsafe { vld4q_u8(bytes.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, codes: uint8x16x4_t, out: &mut [u8; 64]) {
+        // SAFETY: `self` proves NEON; there are 64 bytes.
+        unsafe { vst4q_u8(out.as_mut_ptr(), codes) }
+    }
+
+    #[inline(always)]
+    fn field<const SHIFT: i32, const MASK: u8>(self, codes: uint8x16x4_t) -> uint8x16x4_t {
+        // A shift to the right by an immediate is at least one: to the left by less than nothing.
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let field = |x| vandq_u8(vshlq_u8(x, vdupq_n_s8(-SHIFT as i8)), vdupq_n_u8(MASK));
+            uint8x16x4_t(field(codes.0), field(codes.1), field(codes.2), field(codes.3))
+        }
+    }
+
+    #[inline(always)]
+    fn join_fields<const SHIFT: i32>(self, low: uint8x16x4_t, high: uint8x16x4_t) -> uint8x16x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let join = |low, high| vorrq_u8(low, vshlq_n_u8::<SHIFT>(high));
+            uint8x16x4_t(
+                join(low.0, high.0),
+                join(low.1, high.1),
+                join(low.2, high.2),
+                join(low.3, high.3),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn load_words(self, words: &[u8; 64]) -> [Int16x16; 2] {
+        let p: *const i8 = words.as_ptr().cast();
+        // SAFETY: `self` proves NEON; there are 64 bytes, and no alignment is asked for.
+        unsafe {
+            // Bytes 0, 1 (k0) and 2, 3 (k1) of each output, joined again.
+            let x = vld4q_s8(p);
+            let k0 = vzip1q_s8(x.0, x.1);
+            let k1 = vzip1q_s8(x.2, x.3);
+            let k0_high = vzip2q_s8(x.0, x.1);
+            let k1_high = vzip2q_s8(x.2, x.3);
+            [
+                Int16x16(vreinterpretq_s16_s8(k0), vreinterpretq_s16_s8(k0_high)),
+                Int16x16(vreinterpretq_s16_s8(k1), vreinterpretq_s16_s8(k1_high)),
+            ]
+        }
+    }
+}
