@@ -332,6 +332,82 @@ fn eight_bit_weights_without_their_scales_are_refused() {
     assert!(text.contains("Missing") && text.contains(&scale), "{text}");
 }
 
+/// A checkpoint written in the kernels' layout: `config.json` and `model.safetensors`.
+fn written(folder: &Path, options: OpenOptions) -> (String, Vec<u8>) {
+    let checkpoint = Checkpoint::open_with(folder, options).unwrap();
+    let mut bytes = Vec::new();
+    checkpoint.write(&mut bytes, |_| {}).unwrap();
+    (checkpoint.config().to_hf_json(), bytes)
+}
+
+#[test]
+fn a_file_in_the_kernels_layout_gives_the_bits_of_quantising_on_load() {
+    // Mistral's own files have other names and another order of rows.
+    for (name, format) in [
+        ("v01", WeightFormat::Q4_0),
+        ("v01-native", WeightFormat::Q8_0),
+        ("tied", WeightFormat::F16),
+    ] {
+        let options = OpenOptions::new().weights(format);
+        let direct = Checkpoint::open_with(golden(name), options).unwrap().load().unwrap();
+        let (config, bytes) = written(&golden(name), options);
+        let from_memory = Checkpoint::from_bytes(&config, &bytes).unwrap();
+        assert_eq!(from_memory.weight_bytes(), Some(direct.bytes()));
+        assert_eq!(logits(&from_memory.load().unwrap()), logits(&direct), "{name}");
+
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), config).unwrap();
+        fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        for options in [
+            OpenOptions::new(),
+            #[cfg(feature = "mmap")]
+            OpenOptions::new().mmap(true),
+        ] {
+            let model = Checkpoint::open_with(folder.path(), options).unwrap().load().unwrap();
+            assert_eq!(logits(&model), logits(&direct), "{name} {options:?}");
+        }
+        // And rounded once more, to what can hold it all.
+        let options = OpenOptions::new().weights(WeightFormat::F32);
+        let widened = Checkpoint::open_with(folder.path(), options).unwrap().load().unwrap();
+        assert!(widened.bytes() > direct.bytes());
+    }
+}
+
+#[test]
+fn panels_that_contradict_their_metadata_are_refused() {
+    let (config, bytes) = written(&golden("v01"), OpenOptions::new().weights(WeightFormat::Q8_0));
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let file = File {
+        config: serde_json::from_str(&config).unwrap(),
+        header: serde_json::from_slice(&bytes[8..8 + length]).unwrap(),
+        data: bytes[8 + length..].to_vec(),
+    };
+    assert!(file.open().is_ok());
+    let bent = |key: &str, value: &str| {
+        let mut bent = file.clone();
+        bent.header["__metadata__"][key] = value.into();
+        match bent.open().unwrap_err() {
+            ModelError::Weights { source: WeightsError::Archive { source, .. } } => source,
+            other => panic!("expected an archive error, found {other:?}"),
+        }
+    };
+    let up = format!("panels:{UP}");
+    for entry in ["q4_0 128x64", "q9_0 128x64", "q8_0", "q8_0 128x64x1", "q8_0 0x64"]
+    {
+        match bent(&up, entry) {
+            ArchiveError::Panels { tensor, entry: found, .. } => {
+                assert_eq!((tensor.as_str(), found.as_str()), (UP, entry));
+            }
+            other => panic!("{entry}: {other:?}"),
+        }
+    }
+    assert!(matches!(
+        bent("panels:nothing", "q8_0 16x32"),
+        ArchiveError::Panels { found: None, .. }
+    ));
+    assert!(matches!(bent("panels", "2"), ArchiveError::PanelsVersion { .. }));
+}
+
 #[test]
 fn weights_that_are_no_numbers_are_found_where_they_first_show() {
     let mut file = File::golden("v01");
@@ -371,7 +447,7 @@ fn predicted_bytes_are_exact() {
 #[test]
 fn mapped_files_give_the_same_bits() {
     for name in ["v01", "sharded", "v01-native"] {
-        let options = mistral_model::OpenOptions::new().mmap(true);
+        let options = OpenOptions::new().mmap(true);
         let mapped = Checkpoint::open_with(golden(name), options).unwrap().load().unwrap();
         assert_eq!(logits(&mapped), logits(&Transformer::open(golden(name)).unwrap()), "{name}");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mistral_attention::Window;
 use mistral_core::ops::RopeLayout;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Config, ConfigError, ConfigProblem};
 
@@ -166,6 +166,35 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
     };
     config.validate()?;
     Ok(config)
+}
+
+/// The configuration as the library would read it, with nothing left to its defaults.
+pub(super) fn write(config: &Config) -> String {
+    let eos = match config.eos_tokens.as_slice() {
+        [] => Value::Null,
+        [token] => json!(token),
+        tokens => json!(tokens),
+    };
+    let file = json!({
+        "architectures": [ARCHITECTURE],
+        "model_type": "mistral",
+        "hidden_act": "silu",
+        "hidden_size": config.dim,
+        "intermediate_size": config.hidden_dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "sliding_window": config.window.size(),
+        "max_position_embeddings": config.context_len,
+        "tie_word_embeddings": config.tied_embeddings,
+        "bos_token_id": config.bos_token,
+        "eos_token_id": eos,
+    });
+    format!("{file:#}\n")
 }
 
 impl File {

@@ -110,6 +110,12 @@ impl Config {
         hf::parse(json)
     }
 
+    /// Writes a `config.json` that [`from_hf_json`](Self::from_hf_json) reads back to the same
+    /// configuration, but for [`rope_layout`](Self::rope_layout), which belongs to the weights.
+    pub fn to_hf_json(&self) -> String {
+        hf::write(self)
+    }
+
     /// Reads Mistral's own `params.json`.
     ///
     /// A missing `rope_theta` means 10^4 if there is a window and 10^6 if there is none: that is

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 #[cfg(feature = "mmap")]
 use std::sync::Arc;
@@ -31,7 +32,7 @@ const LONGEST_HEADER: u64 = 32 << 20;
 pub enum Stored {
     /// Row after row, in one of the formats.
     Rows(WeightFormat),
-    /// In the kernels' own layout: what [`Checkpoint::save`](super::Checkpoint::save) writes.
+    /// In the kernels' own layout: what [`Checkpoint::write`](super::Checkpoint::write) writes.
     Panels(WeightFormat),
     /// Signed bytes, with f16 scales for each 32 in a tensor of their own.
     Int8,
@@ -73,6 +74,14 @@ pub struct TensorInfo {
     pub offset: u64,
     /// Number of bytes.
     pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// The tensor's bytes in a file that is in memory.
+    fn range(&self) -> Range<usize> {
+        let from = self.offset as usize;
+        from..from + self.bytes as usize
+    }
 }
 
 /// An open file.
@@ -162,17 +171,12 @@ impl<'a> Archive<'a> {
     }
 
     /// The memory of the file and the place of a tensor in it, if it is mapped.
-    pub(super) fn shared(
-        &self,
-        info: &TensorInfo,
-    ) -> Option<(SharedBytes, std::ops::Range<usize>)> {
+    #[cfg_attr(not(feature = "mmap"), allow(unused_variables))]
+    pub(super) fn shared(&self, info: &TensorInfo) -> Option<(SharedBytes, Range<usize>)> {
         match &self.source {
             #[cfg(feature = "mmap")]
-            Source::Map(map) => {
-                let from = info.offset as usize;
-                Some((Arc::clone(map) as SharedBytes, from..from + info.bytes as usize))
-            }
-            _ => None,
+            Source::Map(map) => Some((Arc::clone(map) as SharedBytes, info.range())),
+            Source::File(_) | Source::Bytes(_) => None,
         }
     }
 
@@ -197,8 +201,7 @@ impl<'a> Archive<'a> {
 
 /// The bytes of a tensor that was checked to lie inside.
 fn part<'b>(bytes: &'b [u8], info: &TensorInfo) -> &'b [u8] {
-    let from = info.offset as usize;
-    bytes.get(from..from + info.bytes as usize).unwrap_or_default()
+    bytes.get(info.range()).unwrap_or_default()
 }
 
 fn at(path: &Path, source: ArchiveError) -> WeightsError {

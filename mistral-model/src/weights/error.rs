@@ -79,6 +79,12 @@ pub enum WeightsError {
         /// At least one.
         problems: Vec<TensorProblem>,
     },
+    /// A file that cannot be written.
+    #[error("cannot write the weights")]
+    Write {
+        /// Why.
+        source: io::Error,
+    },
     /// No memory, or no elements.
     #[error("{tensor} cannot be loaded")]
     Matrix {

@@ -30,14 +30,14 @@ pub(super) fn transformer(
 }
 
 /// One tensor in its archive.
-struct Source<'c, 'a> {
-    checkpoint: &'c Checkpoint<'a>,
-    archive: &'c Archive<'a>,
-    wanted: &'c Expected,
+pub(super) struct Source<'c, 'a> {
+    pub(super) checkpoint: &'c Checkpoint<'a>,
+    pub(super) archive: &'c Archive<'a>,
+    pub(super) wanted: &'c Expected,
 }
 
 impl Source<'_, '_> {
-    fn info(&self) -> Result<&TensorInfo, WeightsError> {
+    pub(super) fn info(&self) -> Result<&TensorInfo, WeightsError> {
         self.named(&self.wanted.name)
     }
 
@@ -53,7 +53,7 @@ impl Source<'_, '_> {
     }
 
     /// The matrix in the format that was asked for, or else in its own.
-    fn matrix(&self) -> Result<Matrix, WeightsError> {
+    pub(super) fn matrix(&self) -> Result<Matrix, WeightsError> {
         let info = self.info()?;
         let &[rows, cols] = self.wanted.shape.as_slice() else {
             return Err(self.out_of(MatrixError::NoElements { rows: 0, cols: 0 }.into()));
@@ -142,7 +142,7 @@ impl Source<'_, '_> {
     }
 
     /// A norm's weights, as f32.
-    fn vector(&self) -> Result<Vec<f32>, WeightsError> {
+    pub(super) fn vector(&self) -> Result<Vec<f32>, WeightsError> {
         let info = self.info()?;
         let Stored::Rows(format) = info.stored else {
             return Err(self.missing(&self.wanted.name));

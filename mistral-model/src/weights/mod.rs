@@ -12,6 +12,7 @@ mod load;
 mod mmap;
 mod names;
 mod panels;
+mod save;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -52,7 +53,7 @@ impl OpenOptions {
 
     /// Reads through a memory map: no buffer between the page cache and the matrices.
     ///
-    /// Weights in the kernels' layout ([`Checkpoint::save`]) stay in the map and are shared with
+    /// Weights in the kernels' layout ([`Checkpoint::write`]) stay in the map and are shared with
     /// every process that maps the file; others are brought into that layout, so that only a copy
     /// is saved. The file must not be written or shortened by anyone while the model lives: its
     /// weights would change, or the operating system would end the program.
@@ -226,6 +227,26 @@ impl<'a> Checkpoint<'a> {
         progress: impl FnMut(LoadProgress<'_>),
     ) -> Result<Transformer, ModelError> {
         load::transformer(self, progress)
+    }
+
+    /// Writes the weights as one safetensors file that holds each matrix in the kernels' own layout
+    /// and in the format that it would have in memory ([`OpenOptions::weights`]). Beside a
+    /// `config.json` ([`Config::to_hf_json`]) it opens as `model.safetensors`: read, nothing is
+    /// rearranged; mapped, nothing is even copied.
+    ///
+    /// Tensor by tensor: memory in use is the largest matrix. The layout is that of this version of
+    /// the library, and a file of another is refused: keep the original weights.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Weights`]: a file cannot be read any more or `out` cannot be written, a weight
+    /// that is not finite, or no memory.
+    pub fn write(
+        &self,
+        out: &mut impl std::io::Write,
+        progress: impl FnMut(LoadProgress<'_>),
+    ) -> Result<(), ModelError> {
+        save::write(self, out, progress)
     }
 
     /// Holds the tables of contents against the configuration.
