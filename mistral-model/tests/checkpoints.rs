@@ -392,8 +392,7 @@ fn panels_that_contradict_their_metadata_are_refused() {
         }
     };
     let up = format!("panels:{UP}");
-    for entry in ["q4_0 128x64", "q9_0 128x64", "q8_0", "q8_0 128x64x1", "q8_0 0x64"]
-    {
+    for entry in ["q4_0 128x64", "q9_0 128x64", "q8_0", "q8_0 128x64x1", "q8_0 0x64"] {
         match bent(&up, entry) {
             ArchiveError::Panels { tensor, entry: found, .. } => {
                 assert_eq!((tensor.as_str(), found.as_str()), (UP, entry));

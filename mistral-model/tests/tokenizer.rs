@@ -2,10 +2,11 @@
 #![cfg(feature = "tokenizer")]
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot set up has failed
 
+use std::fs;
 use std::path::PathBuf;
 
 use mistral_model::generate::TextStream;
-use mistral_model::tokenizer::{Tokenizer, TokenizerError};
+use mistral_model::tokenizer::{PieceType, SentencePieces, Tokenizer, TokenizerError};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -47,7 +48,7 @@ fn folder() -> PathBuf {
 fn each(check: impl Fn(&str, &Tokenizer, Golden)) {
     for name in NAMES {
         let tokenizer = Tokenizer::open(folder().join(name)).unwrap();
-        let cases = std::fs::read(folder().join(format!("{name}.json"))).unwrap();
+        let cases = fs::read(folder().join(format!("{name}.json"))).unwrap();
         check(name, &tokenizer, serde_json::from_slice(&cases).unwrap());
     }
 }
@@ -313,7 +314,7 @@ fn files_that_cannot_be_are_refused() {
 
 #[test]
 fn a_cut_file_is_an_error_wherever_it_is_cut() {
-    let whole = std::fs::read(folder().join("v1/tokenizer.json")).unwrap();
+    let whole = fs::read(folder().join("v1/tokenizer.json")).unwrap();
     for cut in (0..whole.len()).step_by(whole.len() / 20) {
         assert!(Tokenizer::from_json(&whole[..cut]).is_err(), "{cut}");
     }
@@ -366,8 +367,60 @@ fn a_folder_without_a_tokenizer_and_a_missing_file_are_told_apart() {
     let error = Tokenizer::open(folder.path().join("tokenizer.json")).unwrap_err();
     assert!(matches!(error, TokenizerError::Read { .. }));
     let path = folder.path().join("tokenizer.json");
-    let file = std::fs::File::create(&path).unwrap();
+    let file = fs::File::create(&path).unwrap();
     file.set_len((32 << 20) + 1).unwrap(); // sparse
     let error = Tokenizer::open(&path).unwrap_err();
     assert!(matches!(error, TokenizerError::TooLong { .. }));
+}
+
+/// The vocabulary of a golden tokenizer as SentencePiece has it: scores fall with the ids, and those
+/// of runs of spaces lie below all others.
+fn sentence_pieces(name: &str) -> SentencePieces {
+    let path = folder().join(name).join("tokenizer.json");
+    let file: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let added: Vec<&str> = file["added_tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["content"].as_str().unwrap())
+        .collect();
+    let vocabulary = file["model"]["vocab"].as_object().unwrap();
+    let mut by_id: Vec<(&String, u64)> =
+        vocabulary.iter().map(|(piece, id)| (piece, id.as_u64().unwrap())).collect();
+    by_id.sort_by_key(|(_, id)| *id);
+    let pieces = by_id.into_iter().map(|(piece, id)| {
+        let byte = piece.len() == 6 && piece.starts_with("<0x");
+        let (score, kind) = match piece.as_str() {
+            "<unk>" => (0.0, PieceType::Unknown),
+            control if added.contains(&control) => (0.0, PieceType::Control),
+            _ if byte => (0.0, PieceType::Byte),
+            spaces if spaces.chars().all(|c| c == '\u{2581}') => (-1e9, PieceType::Normal),
+            _ => (-(id as f32), PieceType::Normal),
+        };
+        (piece.clone(), score, kind)
+    });
+    SentencePieces { pieces: pieces.collect(), bos: Some(1), space_before_text: true }
+}
+
+#[test]
+fn merges_made_from_scores_give_the_ids_of_sentencepiece() {
+    each(|name, _, golden| {
+        let tokenizer = Tokenizer::from_pieces(&sentence_pieces(name)).unwrap();
+        for case in golden.encode {
+            let ids = tokenizer.encode_without_bos(&case.text).unwrap();
+            assert_eq!(ids, case.ids, "{name}: {:?}", case.text);
+            assert_eq!(tokenizer.decode(&ids).unwrap(), case.decoded, "{name}");
+        }
+        assert_eq!(tokenizer.bos_token(), Some(1));
+    });
+}
+
+#[test]
+fn a_gguf_file_brings_its_tokenizer() {
+    let path = folder().join("../gguf/f32.gguf");
+    let tokenizer = Tokenizer::open(&path).unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.bos_token()), (288, Some(1)));
+    let ids = tokenizer.encode("the rest</s>\u{e9}").unwrap();
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "the rest</s>\u{e9}");
+    assert!(!ids[1..].iter().any(|id| *id < 3), "controls are no text: {ids:?}");
 }

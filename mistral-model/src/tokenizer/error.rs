@@ -78,6 +78,34 @@ pub enum TokenizerError {
         /// The other.
         second: String,
     },
+    /// Two ids of one piece.
+    #[error("piece {piece:?} has ids {first} and {second}")]
+    DuplicatePiece {
+        /// The piece.
+        piece: String,
+        /// One of them.
+        first: usize,
+        /// The other.
+        second: usize,
+    },
+    /// A piece that no text contains.
+    #[error("the piece of id {id} has {found} bytes, expected at most {limit}")]
+    PieceTooLong {
+        /// Its id.
+        id: usize,
+        /// Bytes found.
+        found: usize,
+        /// Bytes accepted.
+        limit: usize,
+    },
+    /// A GGUF file whose vocabulary cannot be read.
+    #[error("{} has no tokenizer that can be used", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: crate::weights::GgufError,
+    },
     /// Names a piece that the vocabulary lacks.
     #[error("the tokenizer's {part} is {piece:?}, which is not in its vocabulary")]
     NoSuchPiece {

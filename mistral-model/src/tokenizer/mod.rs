@@ -12,17 +12,21 @@ mod decoder;
 mod error;
 mod outline;
 mod pieces;
+mod sentencepiece;
 
 pub use error::TokenizerError;
+pub use sentencepiece::{PieceType, SentencePieces};
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 pub(crate) use decoder::Decoder;
 use outline::{MAX_BYTES, Outline};
 use pieces::{Kind, Pieces, byte_of};
+
+use crate::weights::{gguf, is_gguf};
 
 /// Name of the file in a checkpoint's folder.
 const FILE_NAME: &str = "tokenizer.json";
@@ -50,15 +54,19 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the one in a folder.
+    /// Reads a `tokenizer.json`, or the one in a folder, or the vocabulary in a GGUF file.
     ///
     /// # Errors
     ///
     /// - [`TokenizerError::NoFile`]: a folder without `tokenizer.json`.
     /// - [`TokenizerError::Read`]: the file cannot be read.
-    /// - All of [`from_json`](Self::from_json).
+    /// - [`TokenizerError::Gguf`]: a GGUF file without a SentencePiece vocabulary.
+    /// - All of [`from_json`](Self::from_json) and [`from_pieces`](Self::from_pieces).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let path = path.as_ref();
+        if is_gguf(path) {
+            return Self::from_pieces(&Self::gguf_pieces(path)?);
+        }
         let file = if path.is_dir() {
             let file = path.join(FILE_NAME);
             if !file.exists() {
@@ -75,6 +83,32 @@ impl Tokenizer {
             .and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut json))
             .map_err(|source| TokenizerError::Read { path: file, source })?;
         Self::from_json(&json)
+    }
+
+    /// The SentencePiece vocabulary in a GGUF file.
+    ///
+    /// # Errors
+    ///
+    /// - [`TokenizerError::Read`]: the file cannot be read.
+    /// - [`TokenizerError::Gguf`]: it is damaged, or has another kind of vocabulary.
+    pub fn gguf_pieces(path: impl AsRef<Path>) -> Result<SentencePieces, TokenizerError> {
+        let path = path.as_ref();
+        let read = |source| TokenizerError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read)?;
+        let len = file.metadata().map_err(read)?.len();
+        let header = gguf::Header::read(BufReader::new(file), len);
+        header
+            .and_then(|header| gguf::pieces(&header))
+            .map_err(|source| TokenizerError::Gguf { path: path.to_owned(), source })
+    }
+
+    /// A tokenizer from a SentencePiece vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// All of [`SentencePieces::to_tokenizer_json`] and of [`from_json`](Self::from_json).
+    pub fn from_pieces(pieces: &SentencePieces) -> Result<Self, TokenizerError> {
+        Self::from_json(pieces.to_tokenizer_json()?.as_bytes())
     }
 
     /// A tokenizer from the bytes of a `tokenizer.json`, with merges as `"a b"` or `["a", "b"]`.

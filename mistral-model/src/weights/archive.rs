@@ -13,76 +13,21 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "mmap")]
 use std::sync::Arc;
 
-use mistral_core::{SharedBytes, WeightFormat};
+use mistral_attention::Window;
+use mistral_core::SharedBytes;
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::error::{ArchiveError, WeightsError};
-use super::panels;
+use super::tensor::TensorInfo;
+use super::{OpenOptions, gguf, panels};
+use crate::config::Config;
 
 /// Bytes of the header's length at the start of a file.
 const PREFIX: u64 = 8;
 /// Longest header that is read. A 7B model's has 40 kB.
 const LONGEST_HEADER: u64 = 32 << 20;
-
-/// How a file holds the elements of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Stored {
-    /// Row after row, in one of the formats.
-    Rows(WeightFormat),
-    /// In the kernels' own layout: what [`Checkpoint::write`](super::Checkpoint::write) writes.
-    Panels(WeightFormat),
-    /// Signed bytes, with f16 scales for each 32 in a tensor of their own.
-    Int8,
-    /// Something that weights are not.
-    Other(Dtype),
-}
-
-impl fmt::Display for Stored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rows(format) => format.fmt(f),
-            Self::Panels(format) => f.pad(&format!("{format} panels")),
-            Self::Int8 => f.pad("i8"),
-            Self::Other(dtype) => f.pad(&format!("{dtype:?}").to_lowercase()),
-        }
-    }
-}
-
-impl From<Dtype> for Stored {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::Rows(WeightFormat::F32),
-            Dtype::F16 => Self::Rows(WeightFormat::F16),
-            Dtype::BF16 => Self::Rows(WeightFormat::BF16),
-            Dtype::I8 => Self::Int8,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// Where a tensor lies in a file, and what it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// How the elements are held.
-    pub stored: Stored,
-    /// Sizes, outermost first.
-    pub shape: Vec<usize>,
-    /// First byte in the file.
-    pub offset: u64,
-    /// Number of bytes.
-    pub bytes: u64,
-}
-
-impl TensorInfo {
-    /// The tensor's bytes in a file that is in memory.
-    fn range(&self) -> Range<usize> {
-        let from = self.offset as usize;
-        from..from + self.bytes as usize
-    }
-}
 
 /// An open file.
 #[derive(Debug)]
@@ -109,24 +54,26 @@ enum Source<'a> {
 }
 
 impl Archive<'static> {
-    pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
+    /// Opens a safetensors file.
+    pub(super) fn open(path: &Path, options: OpenOptions) -> Result<Self, WeightsError> {
         let (file, header, len) = Self::open_header(path)?;
         let contents = contents(&header, len).map_err(|source| at(path, source))?;
-        Ok(Self { path: path.to_owned(), source: Source::File(file), contents })
+        Ok(Self { path: path.to_owned(), source: Source::of(file, path, len, options)?, contents })
     }
 
-    /// As [`Archive::open`], with the tensors read from a memory map.
-    #[cfg(feature = "mmap")]
-    pub(super) fn map(path: &Path) -> Result<Self, WeightsError> {
-        let (file, header, len) = Self::open_header(path)?;
-        let contents = contents(&header, len).map_err(|source| at(path, source))?;
-        let map = super::mmap::map(&file).map_err(|source| io_error(path, source))?;
-        // The file may have changed since its header was read.
-        if map.len() as u64 != len {
-            let source = ArchiveError::LengthChanged { found: map.len() as u64, expected: len };
-            return Err(at(path, source));
-        }
-        Ok(Self { path: path.to_owned(), source: Source::Map(Arc::new(map)), contents })
+    /// Opens a GGUF file; what it says of the model comes with it, see [`gguf::config`].
+    pub(super) fn open_gguf(
+        path: &Path,
+        options: OpenOptions,
+    ) -> Result<(Self, Config, Option<Window>), WeightsError> {
+        let file = File::open(path).map_err(|source| io_error(path, source))?;
+        let len = file.metadata().map_err(|source| io_error(path, source))?.len();
+        let gguf = |source| WeightsError::Gguf { path: path.to_owned(), source };
+        let header = gguf::Header::read(BufReader::new(&file), len).map_err(gguf)?;
+        let (config, window) = gguf::config(&header).map_err(gguf)?;
+        let contents = Contents { tensors: header.tensors, metadata: BTreeMap::new() };
+        let source = Source::of(file, path, len, options)?;
+        Ok((Self { path: path.to_owned(), source, contents }, config, window))
     }
 
     /// The file, its header, its length.
@@ -142,6 +89,23 @@ impl Archive<'static> {
         let mut header = vec![0; length];
         file.read_exact(&mut header).map_err(|source| io_error(path, source))?;
         Ok((file, header, len))
+    }
+}
+
+impl Source<'static> {
+    /// The file itself, or a map of it, which must have the length that its header was read with.
+    fn of(file: File, path: &Path, len: u64, options: OpenOptions) -> Result<Self, WeightsError> {
+        #[cfg(feature = "mmap")]
+        if options.mmap {
+            let map = super::mmap::map(&file).map_err(|source| io_error(path, source))?;
+            if map.len() as u64 != len {
+                let source = ArchiveError::LengthChanged { found: map.len() as u64, expected: len };
+                return Err(at(path, source));
+            }
+            return Ok(Self::Map(Arc::new(map)));
+        }
+        let _ = (path, len, options);
+        Ok(Self::File(file))
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use mistral_core::{MatrixError, WeightFormat};
 use safetensors::Dtype;
 
-use super::archive::Stored;
+use super::gguf::GgufError;
+use super::tensor::Stored;
 use crate::config::ConfigError;
 
 /// Files that no model can be read from.
@@ -24,7 +25,7 @@ pub enum WeightsError {
     /// No known file in the folder.
     #[error(
         "{} holds no model, expected config.json with model.safetensors (or \
-         model.safetensors.index.json), or params.json with consolidated.safetensors",
+         model.safetensors.index.json), params.json with consolidated.safetensors, or one GGUF file",
         .path.display()
     )]
     NoModel {
@@ -64,6 +65,14 @@ pub enum WeightsError {
         path: PathBuf,
         /// What it names.
         file: String,
+    },
+    /// A damaged or hostile GGUF file, or one of another architecture.
+    #[error("{} cannot be used", .path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: GgufError,
     },
     /// A damaged or hostile safetensors file.
     #[error("{} is damaged", .path.display())]

@@ -4,10 +4,12 @@ use std::io::Read;
 
 use mistral_core::{Matrix, MatrixError, WeightFormat};
 
-use super::archive::{Archive, Stored, TensorInfo, io_error};
+use super::archive::{Archive, io_error};
 use super::error::WeightsError;
 use super::names::{Expected, Field, LayerField};
-use super::{Checkpoint, GROUP, LoadProgress, scale_name};
+use super::problem::scale_name;
+use super::tensor::{Stored, TensorInfo};
+use super::{Checkpoint, GROUP, LoadProgress};
 use crate::error::ModelError;
 use crate::layer::Layer;
 use crate::transformer::{Parts, Transformer};
@@ -79,7 +81,7 @@ impl Source<'_, '_> {
                 })
                 .map_err(|failure| self.out_of(failure))
             }),
-            Stored::Other(_) => Err(self.missing(&self.wanted.name)),
+            Stored::Other(_) | Stored::Ggml(_) => Err(self.missing(&self.wanted.name)),
         }
     }
 

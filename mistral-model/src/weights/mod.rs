@@ -7,12 +7,17 @@
 mod archive;
 mod error;
 mod formats;
+pub(crate) mod gguf;
 mod load;
 #[cfg(feature = "mmap")]
 mod mmap;
 mod names;
+mod options;
 mod panels;
+mod problem;
 mod save;
+mod tensor;
+mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,13 +26,17 @@ use std::path::{Component, Path};
 use mistral_core::WeightFormat;
 use serde::Deserialize;
 
-pub use archive::{Stored, TensorInfo};
 pub use error::{ArchiveError, TensorProblem, WeightsError};
 pub use formats::WeightFormats;
+pub use gguf::GgufError;
 pub use names::Naming;
+pub use options::OpenOptions;
+pub use tensor::{Stored, TensorInfo};
+pub use warning::Warning;
 
 use self::archive::{Archive, io_error};
 use self::names::{Expected, Field, expected};
+use self::problem::{problem_of, scale_name};
 use crate::config::{Config, ConfigError};
 use crate::error::ModelError;
 use crate::transformer::Transformer;
@@ -36,46 +45,6 @@ use crate::transformer::Transformer;
 const LONGEST_JSON: u64 = 16 << 20;
 /// Weights of a row that share a scale in 8-bit files.
 const GROUP: usize = 32;
-
-/// How files are read.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OpenOptions {
-    #[cfg(feature = "mmap")]
-    mmap: bool,
-    formats: Option<WeightFormats>,
-}
-
-impl OpenOptions {
-    /// Ordinary reads.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Reads through a memory map: no buffer between the page cache and the matrices.
-    ///
-    /// Weights in the kernels' layout ([`Checkpoint::write`]) stay in the map and are shared with
-    /// every process that maps the file; others are brought into that layout, so that only a copy
-    /// is saved. The file must not be written or shortened by anyone while the model lives: its
-    /// weights would change, or the operating system would end the program.
-    #[cfg(feature = "mmap")]
-    pub fn mmap(self, mmap: bool) -> Self {
-        Self { mmap, ..self }
-    }
-
-    /// Rounds the weights to other formats while they are read, tensor by tensor: memory in use is
-    /// the result and one tensor at most. Without it weights keep the format that they are in.
-    pub fn weights(self, formats: impl Into<WeightFormats>) -> Self {
-        Self { formats: Some(formats.into()), ..self }
-    }
-
-    fn archive(self, path: &Path) -> Result<Archive<'static>, WeightsError> {
-        #[cfg(feature = "mmap")]
-        if self.mmap {
-            return Archive::map(path);
-        }
-        Archive::open(path)
-    }
-}
 
 /// The files of a model: configuration and tables of contents, checked against each other. No
 /// weight has been read yet.
@@ -86,6 +55,7 @@ pub struct Checkpoint<'a> {
     /// Each tensor of the model, in the order of loading, and the archive that holds it.
     tensors: Vec<(Expected, usize)>,
     formats: Option<WeightFormats>,
+    warnings: Vec<Warning>,
 }
 
 /// How far loading has come.
@@ -100,15 +70,17 @@ pub struct LoadProgress<'a> {
 }
 
 impl Checkpoint<'static> {
-    /// Opens a folder with ordinary reads.
+    /// Opens a folder, or a GGUF file, with ordinary reads.
     ///
     /// | files | what they are |
     /// |---|---|
+    /// | `*.gguf`, named itself or the only one in the folder | what converters make for llama.cpp |
     /// | `config.json`, `model.safetensors` | Hugging Face's format |
     /// | `config.json`, `model.safetensors.index.json`, shards | the same in several files |
     /// | `params.json`, `consolidated.safetensors` | Mistral's own format |
     ///
-    /// A folder with both is read in Hugging Face's format.
+    /// A folder with several of them is read as the first in the order `config.json`, `params.json`,
+    /// GGUF.
     ///
     /// # Errors
     ///
@@ -123,8 +95,11 @@ impl Checkpoint<'static> {
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub fn open_with(folder: impl AsRef<Path>, options: OpenOptions) -> Result<Self, WeightsError> {
-        let folder = folder.as_ref();
+    pub fn open_with(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, WeightsError> {
+        let folder = path.as_ref();
+        if is_gguf(folder) {
+            return Self::open_gguf(folder, options);
+        }
         let there = |name: &str| folder.join(name).is_file();
         let config = |name: &str, parse: fn(&str) -> Result<Config, ConfigError>| {
             let path = folder.join(name);
@@ -137,16 +112,35 @@ impl Checkpoint<'static> {
             Self::check(config, Naming::HuggingFace, (archives, problems), options)
         } else if there("config.json") && there("model.safetensors") {
             let config = config("config.json", Config::from_hf_json)?;
-            let archive = options.archive(&folder.join("model.safetensors"))?;
+            let archive = Archive::open(&folder.join("model.safetensors"), options)?;
             Self::check(config, Naming::HuggingFace, (vec![archive], Vec::new()), options)
         } else if there("params.json") && there("consolidated.safetensors") {
             let config = config("params.json", Config::from_params_json)?;
-            let archive = options.archive(&folder.join("consolidated.safetensors"))?;
+            let archive = Archive::open(&folder.join("consolidated.safetensors"), options)?;
             Self::check(config, Naming::Mistral, (vec![archive], Vec::new()), options)
         } else {
-            fs::metadata(folder).map_err(|source| io_error(folder, source))?;
-            Err(WeightsError::NoModel { path: folder.to_owned() })
+            let entries = fs::read_dir(folder).map_err(|source| io_error(folder, source))?;
+            let mut files =
+                entries.flatten().map(|entry| entry.path()).filter(|path| is_gguf(path));
+            match (files.next(), files.next()) {
+                (Some(only), None) => Self::open_gguf(&only, options),
+                _ => Err(WeightsError::NoModel { path: folder.to_owned() }),
+            }
         }
+    }
+
+    fn open_gguf(path: &Path, options: OpenOptions) -> Result<Self, WeightsError> {
+        let (archive, config, window) = Archive::open_gguf(path, options)?;
+        let gguf = |source| WeightsError::Config { path: path.to_owned(), source };
+        config.validate().map_err(gguf)?;
+        let mut warnings = Vec::new();
+        if window.or(options.window).is_none() {
+            let (path, context_len) = (path.to_owned(), config.context_len);
+            warnings.push(Warning::NoWindow { path, context_len });
+        }
+        let config = Config { window: window.unwrap_or(config.window), ..config };
+        let checked = Self::check(config, Naming::Gguf, (vec![archive], Vec::new()), options)?;
+        Ok(Self { warnings, ..checked })
     }
 }
 
@@ -181,6 +175,11 @@ impl<'a> Checkpoint<'a> {
         &self.config
     }
 
+    /// What the files leave open and that may not be what was meant.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
     /// The tensors that will be loaded, by name, as they lie in the files.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors.iter().filter_map(|(wanted, archive)| {
@@ -203,7 +202,7 @@ impl<'a> Checkpoint<'a> {
         let own = match info.stored {
             Stored::Rows(format) | Stored::Panels(format) => format,
             Stored::Int8 => WeightFormat::Q8_0,
-            Stored::Other(_) => WeightFormat::F32,
+            Stored::Other(_) | Stored::Ggml(_) => WeightFormat::F32,
         };
         self.formats.map_or(own, |formats| formats.of(field))
     }
@@ -259,6 +258,7 @@ impl<'a> Checkpoint<'a> {
         // A file that was saved by `save` has names of one kind and rows of either.
         let told = archives.iter().find_map(|archive| panels::rope_layout(archive.metadata()));
         config.rope_layout = told.unwrap_or_else(|| naming.rope_layout());
+        config.window = options.window.unwrap_or(config.window);
         let mut homes: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, archive) in archives.iter().enumerate() {
             for name in archive.tensors().keys() {
@@ -289,64 +289,17 @@ impl<'a> Checkpoint<'a> {
             path: archives[index].path().to_owned(),
         }));
         if problems.is_empty() {
-            Ok(Self { config, archives, tensors, formats: options.formats })
+            Ok(Self { config, archives, tensors, formats: options.formats, warnings: Vec::new() })
         } else {
             Err(WeightsError::Tensors { problems })
         }
     }
 }
 
-/// Where the scales of an 8-bit matrix are found.
-fn scale_name(name: &str) -> String {
-    format!("{name}_scale")
-}
-
-/// What is wrong with a tensor that is there.
-fn problem_of(
-    wanted: &Expected,
-    contents: &BTreeMap<String, TensorInfo>,
-    formats: Option<WeightFormats>,
-) -> Option<TensorProblem> {
-    let info = contents.get(&wanted.name)?;
-    let wrong_type = |tensor: String, info: &TensorInfo, expected| {
-        Some(TensorProblem::Type { tensor, offset: info.offset, found: info.stored, expected })
-    };
-    let shape = |tensor: String, info: &TensorInfo, expected: &[usize]| {
-        (info.shape != expected).then(|| TensorProblem::Shape {
-            tensor,
-            offset: info.offset,
-            found: info.shape.clone(),
-            expected: expected.to_vec(),
-        })
-    };
-    if let Some(problem) = shape(wanted.name.clone(), info, &wanted.shape) {
-        return Some(problem);
-    }
-    let (tensor, offset) = (wanted.name.clone(), info.offset);
-    let &[rows, cols] = wanted.shape.as_slice() else {
-        let float = matches!(info.stored, Stored::Rows(format) if format.block() == 1);
-        return if float { None } else { wrong_type(tensor, info, "F32, F16 or BF16") };
-    };
-    let problem = match info.stored {
-        Stored::Rows(_) | Stored::Panels(_) => None,
-        Stored::Int8 if cols.is_multiple_of(GROUP) => {
-            let name = scale_name(&wanted.name);
-            match contents.get(&name) {
-                None => Some(TensorProblem::Missing { tensor: name }),
-                Some(scale) if scale.stored != Stored::Rows(WeightFormat::F16) => {
-                    wrong_type(name, scale, "F16")
-                }
-                Some(scale) => shape(name, scale, &[rows, cols / GROUP]),
-            }
-        }
-        _ => wrong_type(tensor.clone(), info, "F32, F16, BF16, or I8 with scales"),
-    };
-    problem.or_else(|| {
-        let format = formats?.of(wanted.field);
-        let block = format.block();
-        let whole = cols.is_multiple_of(block);
-        (!whole).then_some(TensorProblem::Columns { tensor, offset, cols, format, block })
-    })
+/// Whether a path names a GGUF file.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+        && path.is_file()
 }
 
 /// Reads a JSON file of a sensible length.
@@ -380,7 +333,7 @@ fn open_shards(
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
             return Err(WeightsError::IndexEscapes { path, file: file.clone() });
         }
-        archives.insert(file.as_str(), options.archive(&folder.join(file))?);
+        archives.insert(file.as_str(), Archive::open(&folder.join(file), options)?);
     }
     let misplaced = index.weight_map.iter().filter(|(tensor, file)| {
         archives.get(file.as_str()).is_none_or(|archive| !archive.tensors().contains_key(*tensor))

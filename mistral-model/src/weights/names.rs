@@ -1,5 +1,5 @@
-//! One table: what each parameter is called in Hugging Face's files and in Mistral's own, and what
-//! shape it has. Foreign spellings of parameters stand only here.
+//! One table: what each parameter is called in Hugging Face's files, in Mistral's own and in GGUF
+//! files, and what shape it has. Foreign spellings of parameters stand only here.
 
 use mistral_core::ops::RopeLayout;
 use mistral_core::{Matrix, WeightFormat};
@@ -13,6 +13,8 @@ pub enum Naming {
     HuggingFace,
     /// `consolidated.safetensors`: `layers.0.attention.wq.weight`, interleaved rotation.
     Mistral,
+    /// `*.gguf`: `blk.0.attn_q.weight`, interleaved rotation.
+    Gguf,
 }
 
 impl Naming {
@@ -20,7 +22,7 @@ impl Naming {
     pub fn rope_layout(self) -> RopeLayout {
         match self {
             Self::HuggingFace => RopeLayout::HalfSplit,
-            Self::Mistral => RopeLayout::Interleaved,
+            Self::Mistral | Self::Gguf => RopeLayout::Interleaved,
         }
     }
 }
@@ -48,25 +50,45 @@ pub(super) enum Field {
     Output,
 }
 
-/// `(field, Hugging Face, Mistral)` within a layer.
-const LAYER: [(LayerField, &str, &str); 9] = [
-    (LayerField::AttentionNorm, "input_layernorm", "attention_norm"),
-    (LayerField::Q, "self_attn.q_proj", "attention.wq"),
-    (LayerField::K, "self_attn.k_proj", "attention.wk"),
-    (LayerField::V, "self_attn.v_proj", "attention.wv"),
-    (LayerField::O, "self_attn.o_proj", "attention.wo"),
-    (LayerField::FeedForwardNorm, "post_attention_layernorm", "ffn_norm"),
-    (LayerField::Gate, "mlp.gate_proj", "feed_forward.w1"),
-    (LayerField::Up, "mlp.up_proj", "feed_forward.w3"),
-    (LayerField::Down, "mlp.down_proj", "feed_forward.w2"),
+/// A parameter with its names in Hugging Face's, Mistral's own and GGUF files.
+type Row<F> = (F, [&'static str; 3]);
+
+/// Parameters within a layer.
+const LAYER: [Row<LayerField>; 9] = [
+    (LayerField::AttentionNorm, ["input_layernorm", "attention_norm", "attn_norm"]),
+    (LayerField::Q, ["self_attn.q_proj", "attention.wq", "attn_q"]),
+    (LayerField::K, ["self_attn.k_proj", "attention.wk", "attn_k"]),
+    (LayerField::V, ["self_attn.v_proj", "attention.wv", "attn_v"]),
+    (LayerField::O, ["self_attn.o_proj", "attention.wo", "attn_output"]),
+    (LayerField::FeedForwardNorm, ["post_attention_layernorm", "ffn_norm", "ffn_norm"]),
+    (LayerField::Gate, ["mlp.gate_proj", "feed_forward.w1", "ffn_gate"]),
+    (LayerField::Up, ["mlp.up_proj", "feed_forward.w3", "ffn_up"]),
+    (LayerField::Down, ["mlp.down_proj", "feed_forward.w2", "ffn_down"]),
 ];
 
-/// `(field, Hugging Face, Mistral)` outside the layers.
-const MODEL: [(Field, &str, &str); 3] = [
-    (Field::Embedding, "model.embed_tokens.weight", "tok_embeddings.weight"),
-    (Field::Norm, "model.norm.weight", "norm.weight"),
-    (Field::Output, "lm_head.weight", "output.weight"),
+/// Parameters outside the layers.
+const MODEL: [Row<Field>; 3] = [
+    (Field::Embedding, ["model.embed_tokens", "tok_embeddings", "token_embd"]),
+    (Field::Norm, ["model.norm", "norm", "output_norm"]),
+    (Field::Output, ["lm_head", "output", "output"]),
 ];
+
+impl Naming {
+    /// This naming's column of the table.
+    fn pick(self, names: [&'static str; 3]) -> &'static str {
+        let [hugging_face, mistral, gguf] = names;
+        match self {
+            Self::HuggingFace => hugging_face,
+            Self::Mistral => mistral,
+            Self::Gguf => gguf,
+        }
+    }
+
+    /// What stands before the number of a layer.
+    fn layers(self) -> &'static str {
+        self.pick(["model.layers", "layers", "blk"])
+    }
+}
 
 /// A tensor that a checkpoint of some configuration must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,23 +101,18 @@ pub(super) struct Expected {
 
 /// Every tensor of a model, in the order in which a forward pass needs them.
 pub(super) fn expected(config: &Config, naming: Naming) -> Vec<Expected> {
-    let pick = |hf: &'static str, mistral: &'static str| match naming {
-        Naming::HuggingFace => hf,
-        Naming::Mistral => mistral,
-    };
     let mut all = Vec::new();
-    for (field, hf, mistral) in MODEL {
+    for (field, names) in MODEL {
         let shape = match field {
             Field::Norm => vec![config.dim],
             Field::Output if config.tied_embeddings => continue,
             _ => vec![config.vocab_size, config.dim],
         };
-        all.push(Expected { field, name: pick(hf, mistral).to_owned(), shape });
+        all.push(Expected { field, name: format!("{}.weight", naming.pick(names)), shape });
     }
     for layer in 0..config.n_layers {
-        for (field, hf, mistral) in LAYER {
-            let prefix = pick("model.layers", "layers");
-            let name = format!("{prefix}.{layer}.{}.weight", pick(hf, mistral));
+        for (field, names) in LAYER {
+            let name = format!("{}.{layer}.{}.weight", naming.layers(), naming.pick(names));
             let shape = layer_shape(config, field);
             all.push(Expected { field: Field::Layer(layer, field), name, shape });
         }
@@ -129,8 +146,8 @@ fn layer_shape(config: &Config, field: LayerField) -> Vec<usize> {
 /// Whether a tensor that no field asks for is known to carry nothing: old checkpoints store the
 /// rotation frequencies, and some with tied embeddings the output matrix a second time.
 pub(super) fn is_redundant(name: &str, config: &Config) -> bool {
-    let output = MODEL
-        .iter()
-        .any(|(field, hf, mistral)| *field == Field::Output && (name == *hf || name == *mistral));
+    let output = MODEL.iter().any(|(field, names)| {
+        *field == Field::Output && name.strip_suffix(".weight").is_some_and(|n| names.contains(&n))
+    });
     name.ends_with(".rotary_emb.inv_freq") || (config.tied_embeddings && output)
 }

@@ -14,8 +14,8 @@ use mistral_core::ops::RopeLayout;
 use mistral_core::{Matrix, WeightFormat};
 use safetensors::Dtype;
 
-use super::archive::{Stored, TensorInfo};
 use super::error::ArchiveError;
+use super::tensor::{Stored, TensorInfo};
 
 /// The version of the layout. It changes with any byte of it.
 const VERSION: &str = "1";

@@ -1,0 +1,192 @@
+//! What can be wrong with a GGUF file.
+
+use mistral_core::WeightFormat;
+
+/// A GGUF file whose header cannot be trusted, or that holds another kind of model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GgufError {
+    /// Another kind of file.
+    #[error("the file begins with {found:?}, expected \"GGUF\"")]
+    Magic {
+        /// The first four bytes.
+        found: [u8; 4],
+    },
+    /// A version that is not read.
+    #[error(
+        "the file has version {found}, expected 2 or 3 in little-endian byte order: convert the \
+         original model again"
+    )]
+    Version {
+        /// Found.
+        found: u32,
+    },
+    /// Ends too soon, or says that it has more than it has.
+    #[error("the file ends at byte {len}, expected {needed} more bytes at {offset} for {what}")]
+    Truncated {
+        /// What is read there.
+        what: &'static str,
+        /// Where it begins.
+        offset: u64,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Length of the file.
+        len: u64,
+    },
+    /// The file cannot be read.
+    #[error("the header cannot be read")]
+    Read {
+        /// Why.
+        #[from]
+        source: std::io::Error,
+    },
+    /// A name or value that is no text.
+    #[error("the string at byte {offset} is not UTF-8")]
+    NotUtf8 {
+        /// Where it begins.
+        offset: u64,
+    },
+    /// A type of value that the format does not have.
+    #[error("the value of {key} at byte {offset} has type {found}, expected 0 to 12")]
+    ValueType {
+        /// The key.
+        key: String,
+        /// Found.
+        found: u32,
+        /// Where it stands.
+        offset: u64,
+    },
+    /// Arrays in arrays, which no model has.
+    #[error("the value of {key} at byte {offset} is an array of arrays")]
+    NestedArray {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        offset: u64,
+    },
+    /// The same key twice.
+    #[error("{key} is there twice, again at byte {offset}")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+        /// Where it stands again.
+        offset: u64,
+    },
+    /// The same tensor twice.
+    #[error("tensor {tensor} is there twice, again at byte {offset} of the header")]
+    DuplicateTensor {
+        /// The tensor.
+        tensor: String,
+        /// Where it stands again.
+        offset: u64,
+    },
+    /// Borders that are none.
+    #[error("general.alignment is {found}, expected a power of two up to 2^20")]
+    Alignment {
+        /// Found.
+        found: u64,
+    },
+    /// More dimensions than tensors have.
+    #[error("tensor {tensor} has {found} dimensions, expected 1 to 4")]
+    Dimensions {
+        /// The tensor.
+        tensor: String,
+        /// Found.
+        found: u32,
+    },
+    /// Sizes whose product is beyond any memory.
+    #[error("tensor {tensor} has the impossible shape {shape:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Sizes, outermost first.
+        shape: Vec<u64>,
+    },
+    /// Rows that are no whole number of blocks.
+    #[error(
+        "tensor {tensor} at byte {offset} has rows of {cols} weights, expected a multiple of \
+         {block} for {format}"
+    )]
+    Columns {
+        /// The tensor.
+        tensor: String,
+        /// Where it should lie.
+        offset: u64,
+        /// Weights of a row.
+        cols: u64,
+        /// Its format.
+        format: WeightFormat,
+        /// Weights of a block.
+        block: usize,
+    },
+    /// A tensor that does not begin on a border.
+    #[error(
+        "tensor {tensor} begins at byte {offset} of the data, expected a multiple of {alignment}"
+    )]
+    Misaligned {
+        /// The tensor.
+        tensor: String,
+        /// Where it begins, from the start of the data.
+        offset: u64,
+        /// The file's alignment.
+        alignment: u64,
+    },
+    /// A tensor that lies beyond the end.
+    #[error("tensor {tensor} lies at bytes {offset} to {end}, expected inside a file of {len}")]
+    OutsideFile {
+        /// The tensor.
+        tensor: String,
+        /// First byte.
+        offset: u64,
+        /// Byte after the last; the largest number if there is no such.
+        end: u64,
+        /// Length of the file.
+        len: u64,
+    },
+    /// Two tensors that share bytes.
+    #[error("tensors {first} and {second} overlap at byte {offset}")]
+    Overlap {
+        /// The one before.
+        first: String,
+        /// The one that begins inside it.
+        second: String,
+        /// Where it begins.
+        offset: u64,
+    },
+    /// A key that is needed.
+    #[error("{key} is missing")]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+    /// A value of another kind.
+    #[error("{key} is {found}, expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// Found.
+        found: String,
+        /// Expected.
+        expected: &'static str,
+    },
+    /// More than one thing is wrong.
+    #[error("several things are wrong:{}", crate::config::list(.problems))]
+    Several {
+        /// At least two.
+        problems: Vec<GgufError>,
+    },
+}
+
+impl GgufError {
+    /// No error, the only one, or all of them.
+    pub(super) fn all(mut problems: Vec<Self>) -> Result<(), Self> {
+        match problems.pop() {
+            None => Ok(()),
+            Some(only) if problems.is_empty() => Err(only),
+            Some(last) => {
+                problems.push(last);
+                Err(Self::Several { problems })
+            }
+        }
+    }
+}
