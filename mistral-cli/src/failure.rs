@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use mistral_model::generate::{SamplerError, StopError, TextError};
 use mistral_model::tokenizer::TokenizerError;
-use mistral_model::{ConfigError, ModelError, WeightsError};
+use mistral_model::{ConfigError, ModelError, WeightFormat, WeightsError};
 
 use crate::token_list::NotAToken;
 
@@ -38,6 +38,17 @@ pub(crate) enum Failure {
     NotUtf8 { name: String, offset: usize, found: u8 },
     #[error("{} is no ordinary file, expected the name of one, old or new", .path.display())]
     NotAFile { path: PathBuf },
+    #[error("--shape is {found:?}, expected 7b-v0.1, 7b-v0.2, 7b-v0.3 or a file")]
+    Shape { found: String, source: io::Error },
+    #[error(
+        "the rows of this shape are no whole blocks of {format} ({block} weights): choose another \
+         format, such as bf16"
+    )]
+    Misfit { format: WeightFormat, block: usize },
+    #[error("--json shows one format, and {found} were given")]
+    SeveralFormats { found: usize },
+    #[error("{} is there already, expected the name of a new folder", .path.display())]
+    Exists { path: PathBuf },
     #[error("cannot write {}", .path.display())]
     Output { path: PathBuf, source: io::Error },
     #[error("cannot write to standard output")]
@@ -82,7 +93,9 @@ impl Failure {
 /// What a person gave us is wrong, or else it did not work out for lack of memory.
 fn model_exit_code(error: &ModelError) -> u8 {
     match error {
-        ModelError::Weights { source: WeightsError::Matrix { .. } } => FAILED,
+        ModelError::Weights {
+            source: WeightsError::Matrix { .. } | WeightsError::Write { .. },
+        } => FAILED,
         ModelError::Config { .. }
         | ModelError::Weights { .. }
         | ModelError::EmptyPrompt

@@ -16,13 +16,14 @@ mod model;
 mod output;
 mod progress;
 mod token_list;
+mod window_size;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::args::{Cli, Command};
-use crate::commands::{generate, inspect, logits, tokenize};
+use crate::commands::{bench, generate, inspect, logits, quantize, tokenize};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -54,5 +55,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Logits(args) => logits::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Quantize(args) => quantize::run(args),
+        Command::Bench(args) => bench::run(args),
     })
 }

@@ -1,5 +1,6 @@
-//! Where a model comes from: a folder, or the program itself.
+//! Where a model comes from: a folder, a GGUF file, or the program itself.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use mistral_model::weights::WeightsError;
@@ -24,10 +25,16 @@ impl<'a> ModelSource<'a> {
 
     pub(crate) fn checkpoint(self, options: OpenOptions) -> Result<Checkpoint<'static>, Failure> {
         let opened: Result<_, WeightsError> = match self {
-            Self::Demo => demo::checkpoint(),
+            Self::Demo => demo::checkpoint(options),
             Self::Folder(folder) => Checkpoint::open_with(folder, options),
         };
-        Ok(opened.map_err(ModelError::from)?)
+        let checkpoint = opened.map_err(ModelError::from)?;
+        for warning in checkpoint.warnings() {
+            // If nobody listens, nobody wants to know.
+            let _ =
+                writeln!(io::stderr(), "warning: {warning}; use --window 4096 or --window none");
+        }
+        Ok(checkpoint)
     }
 
     pub(crate) fn tokenizer(self) -> Result<Tokenizer, Failure> {
@@ -39,11 +46,15 @@ impl<'a> ModelSource<'a> {
 
     /// Reads the weights, and shows how far it has come.
     pub(crate) fn load(self, options: OpenOptions) -> Result<Transformer, Failure> {
-        let checkpoint = self.checkpoint(options)?;
-        let bytes = checkpoint.tensors().map(|(_, info)| info.bytes).sum();
-        let progress = Progress::loading(bytes);
-        Ok(checkpoint.load_with(|loaded| progress.reached(loaded.bytes))?)
+        load(&self.checkpoint(options)?)
     }
+}
+
+/// Reads the weights of an open checkpoint, and shows how far it has come.
+pub(crate) fn load(checkpoint: &Checkpoint<'_>) -> Result<Transformer, Failure> {
+    let bytes = checkpoint.tensors().map(|(_, info)| info.bytes).sum();
+    let progress = Progress::loading(bytes);
+    Ok(checkpoint.load_with(|loaded| progress.reached(loaded.bytes))?)
 }
 
 /// The ids of a text that starts a sequence.

@@ -1,5 +1,6 @@
-//! A file that is there whole or not at all.
+//! Files and folders that are there whole or not at all.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -26,10 +27,7 @@ impl WholeFile {
         let Some(name) = name else {
             return Err(Failure::NotAFile { path: target });
         };
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.part", process::id()));
-        let temporary = target.with_file_name(hidden);
+        let temporary = target.with_file_name(temporary_name(name));
         match File::create_new(&temporary) {
             Ok(file) => Ok(Self { target, temporary, file: BufWriter::new(file) }),
             Err(source) => Err(Failure::Output { path: target, source }),
@@ -62,6 +60,68 @@ impl Drop for WholeFile {
         // After a commit there is nothing of this name any more.
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+/// A folder written under another name beside its target, and renamed when it is complete. Dropped
+/// before that, it is removed.
+#[derive(Debug)]
+pub(crate) struct WholeFolder {
+    target: PathBuf,
+    temporary: PathBuf,
+}
+
+impl WholeFolder {
+    /// A folder that is not there yet.
+    pub(crate) fn create(target: &Path) -> Result<Self, Failure> {
+        let name = target.file_name();
+        let Some(name) = name.filter(|_| !target.exists()) else {
+            return Err(Failure::Exists { path: target.to_owned() });
+        };
+        let temporary = target.with_file_name(temporary_name(name));
+        match fs::create_dir(&temporary) {
+            Ok(()) => Ok(Self { target: target.to_owned(), temporary }),
+            Err(source) => Err(Failure::Output { path: target.to_owned(), source }),
+        }
+    }
+
+    /// Where the files lie until [`commit`](Self::commit).
+    pub(crate) fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Begins a file.
+    pub(crate) fn file(&self, name: &str) -> Result<File, Failure> {
+        File::create_new(self.temporary.join(name)).map_err(|source| self.failure(source))
+    }
+
+    /// Writes a small file.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        self.file(name)?.write_all(bytes).map_err(|source| self.failure(source))
+    }
+
+    /// The folder is complete.
+    pub(crate) fn commit(self) -> Result<(), Failure> {
+        fs::rename(&self.temporary, &self.target).map_err(|source| self.failure(source))
+    }
+
+    pub(crate) fn failure(&self, source: io::Error) -> Failure {
+        Failure::Output { path: self.target.clone(), source }
+    }
+}
+
+impl Drop for WholeFolder {
+    fn drop(&mut self) {
+        // After a commit there is nothing of this name any more.
+        let _ = fs::remove_dir_all(&self.temporary);
+    }
+}
+
+/// A name beside `name` that nothing else has.
+fn temporary_name(name: &OsStr) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.part", process::id()));
+    hidden
 }
 
 #[cfg(test)]

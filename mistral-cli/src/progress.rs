@@ -15,6 +15,12 @@ impl Progress {
         Self::new(bytes, bytes >= SLOW_TO_LOAD, template)
     }
 
+    /// For writing so many bytes of weights.
+    pub(crate) fn writing(bytes: u64) -> Self {
+        let template = "writing {wide_bar} {binary_bytes}/{binary_total_bytes} {eta}";
+        Self::new(bytes, bytes >= SLOW_TO_LOAD, template)
+    }
+
     /// For so many tokens in chunks: a single chunk has no progress to show.
     pub(crate) fn reading(tokens: usize, chunk: usize) -> Self {
         let template = "reading {wide_bar} {pos}/{len} tokens {eta}";

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+pub mod ceilings;
 pub mod element;
 mod error;
 mod format;

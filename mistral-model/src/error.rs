@@ -12,6 +12,19 @@ use crate::weights::WeightsError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// Sessions that cannot be decoded together.
+    #[error(
+        "a batch of {capacity} was given {sessions} sessions and {tokens} tokens, expected a token for \
+         each of at most {capacity} sessions, all of the batch's own model"
+    )]
+    Batch {
+        /// Sessions given.
+        sessions: usize,
+        /// Tokens given.
+        tokens: usize,
+        /// Most sessions.
+        capacity: usize,
+    },
     /// The configuration is wrong.
     #[error("the configuration cannot be used")]
     Config {

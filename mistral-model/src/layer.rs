@@ -6,10 +6,10 @@
 //! ```
 
 use mistral_attention::Attention;
-use mistral_core::ops::{Rope, matmul_with, rms_norm, swiglu};
+use mistral_core::ops::{Rope, RopeAngles, matmul_with, rms_norm, swiglu};
 use mistral_core::{Element, Matrix};
 use mistral_kvcache::{RollingKvCache, SequenceId};
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3};
 
 use crate::config::Config;
 use crate::error::ModelError;
@@ -44,26 +44,58 @@ pub(crate) struct Shared<'a> {
     pub(crate) rope: &'a Rope,
 }
 
-/// Where a block finds the keys and values of its sequence.
+/// What a block hands to attention, for the tokens of one pass.
+///
+/// Shapes: `q` and `out` are `(tokens, n_heads, head_dim)`, `k` and `v` `(tokens, n_kv_heads,
+/// head_dim)`. Queries and keys are not rotated yet.
+pub(crate) struct Heads<'a> {
+    pub(crate) q: ArrayViewMut3<'a, f32>,
+    pub(crate) k: ArrayViewMut3<'a, f32>,
+    pub(crate) v: ArrayView3<'a, f32>,
+    pub(crate) out: ArrayViewMut3<'a, f32>,
+}
+
+/// Where a block's attention finds the keys and values of earlier tokens: the rest of the block
+/// does not know whether its tokens belong to one sequence or to many.
+pub(crate) trait History {
+    /// Rotates, stages the keys and values, attends, and commits them.
+    fn attend(&mut self, shared: Shared<'_>, heads: Heads<'_>) -> Result<(), ModelError>;
+}
+
+/// The next chunk of one sequence, in one layer of its cache.
 pub(crate) struct CacheSlot<'a, E: Element> {
     pub(crate) cache: &'a mut RollingKvCache<E>,
     pub(crate) sequence: SequenceId,
     pub(crate) layer: usize,
+    /// The rotation of each token of the chunk.
+    pub(crate) angles: &'a RopeAngles,
+}
+
+impl<E: Element> History for CacheSlot<'_, E> {
+    fn attend(&mut self, shared: Shared<'_>, heads: Heads<'_>) -> Result<(), ModelError> {
+        let Heads { mut q, mut k, v, out } = heads;
+        shared.rope.apply(q.view_mut(), self.angles)?;
+        shared.rope.apply(k.view_mut(), self.angles)?;
+        let step = self.cache.stage(self.sequence, self.layer, k.view(), v)?;
+        shared.attention.forward(q.view(), &step.kv()?, out)?;
+        step.commit();
+        Ok(())
+    }
 }
 
 impl Layer {
-    /// Runs the block on a chunk, in place.
+    /// Runs the block on the tokens of a pass, in place.
     ///
-    /// Shapes: `x` is `(tokens, dim)`; the scratch's angles are those of the chunk's positions.
-    pub(crate) fn forward<E: Element>(
+    /// Shapes: `x` is `(tokens, dim)`.
+    pub(crate) fn forward(
         &self,
         shared: Shared<'_>,
         mut x: ArrayViewMut2<'_, f32>,
-        slot: CacheSlot<'_, E>,
+        history: &mut impl History,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
         let (tokens, dim) = x.dim();
-        self.attend(shared, x.view(), slot, scratch)?;
+        self.attend(shared, x.view(), history, scratch)?;
         x += &rows(&mut scratch.normed, tokens, dim)?;
         self.feed_forward(shared, x.view(), scratch)?;
         x += &rows(&mut scratch.normed, tokens, dim)?;
@@ -71,14 +103,14 @@ impl Layer {
     }
 
     /// `normed = o_proj(attention(rope(q_proj(norm(x))), rope(k_proj(norm(x))), v_proj(norm(x))))`
-    fn attend<E: Element>(
+    fn attend(
         &self,
         shared: Shared<'_>,
         x: ArrayView2<'_, f32>,
-        slot: CacheSlot<'_, E>,
+        history: &mut impl History,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let Shared { config, attention, rope } = shared;
+        let config = shared.config;
         let (n, head_dim) = (x.nrows(), config.head_dim);
         let mut normed = rows(&mut scratch.normed, n, config.dim)?;
         rms_norm(x, &self.attention_norm, config.norm_eps, normed.view_mut())?;
@@ -90,17 +122,14 @@ impl Layer {
             let out = rows(out, n, weights.rows())?;
             matmul_with(&mut scratch.activations, normed.view(), weights, out)?;
         }
-        let mut q = heads(&mut scratch.q, n, config.n_heads, head_dim)?;
-        let mut k = heads(&mut scratch.k, n, config.n_kv_heads, head_dim)?;
         let v = heads(&mut scratch.v, n, config.n_kv_heads, head_dim)?;
-        rope.apply(q.view_mut(), &scratch.angles)?;
-        rope.apply(k.view_mut(), &scratch.angles)?;
-
-        let step = slot.cache.stage(slot.sequence, slot.layer, k.view(), v.view())?;
-        let out = heads(&mut scratch.attended, n, config.n_heads, head_dim)?;
-        attention.forward(q.view(), &step.kv()?, out)?;
-        step.commit();
-
+        let heads = Heads {
+            q: heads(&mut scratch.q, n, config.n_heads, head_dim)?,
+            k: heads(&mut scratch.k, n, config.n_kv_heads, head_dim)?,
+            v: v.view(),
+            out: heads(&mut scratch.attended, n, config.n_heads, head_dim)?,
+        };
+        history.attend(shared, heads)?;
         let attended = rows(&mut scratch.attended, n, config.n_heads * head_dim)?;
         matmul_with(&mut scratch.activations, attended.view(), &self.o_proj, normed)?;
         Ok(())

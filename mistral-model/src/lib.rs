@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+mod batch;
 pub mod config;
 mod error;
 pub mod generate;
@@ -13,12 +14,13 @@ pub mod tokenizer;
 pub mod transformer;
 pub mod weights;
 
+pub use batch::Batch;
 pub use config::{Config, ConfigError};
 pub use error::ModelError;
 pub use generate::{Generator, Sampler, SamplerOptions};
 pub use mistral_attention::Window;
 pub use mistral_core::ops::RopeLayout;
-pub use mistral_core::{DType, WeightFormat, half, ndarray};
+pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::RollingKvCache;
 pub use scratch::Scratch;
 pub use session::{Session, SessionOptions};

@@ -3,12 +3,14 @@
 use std::borrow::Borrow;
 
 use mistral_core::half::{bf16, f16};
+use mistral_core::ops::RopeAngles;
 use mistral_core::{DType, Element, threads};
 use mistral_kvcache::{ChunkPlan, RollingKvCache, SequenceId};
 use ndarray::ArrayView2;
 
 use crate::error::ModelError;
 use crate::generate::{Generator, Sampler};
+use crate::layer::{CacheSlot, Heads, History, Shared};
 use crate::scratch::{Scratch, rows};
 use crate::transformer::{Transformer, first_not_finite};
 
@@ -56,7 +58,7 @@ pub struct Session<M> {
 
 /// The cache in one of its formats, with the one sequence in it.
 #[derive(Debug)]
-enum Cache {
+pub(crate) enum Cache {
     F32(RollingKvCache<f32>, SequenceId),
     F16(RollingKvCache<f16>, SequenceId),
     BF16(RollingKvCache<bf16>, SequenceId),
@@ -71,6 +73,26 @@ macro_rules! with_cache {
             Cache::BF16($inner, $id) => $body,
         }
     };
+}
+
+impl Cache {
+    /// Tokens in the sequence.
+    pub(crate) fn position(&self) -> usize {
+        with_cache!(self, cache, id => cache.position(*id).unwrap_or_default())
+    }
+
+    /// Attention of one layer over the next tokens of the sequence.
+    pub(crate) fn attend(
+        &mut self,
+        layer: usize,
+        angles: &RopeAngles,
+        shared: Shared<'_>,
+        heads: Heads<'_>,
+    ) -> Result<(), ModelError> {
+        with_cache!(self, cache, id => {
+            CacheSlot { cache, sequence: *id, layer, angles }.attend(shared, heads)
+        })
+    }
 }
 
 impl<M: Borrow<Transformer>> Session<M> {
@@ -120,7 +142,7 @@ impl<M: Borrow<Transformer>> Session<M> {
 
     /// Tokens in the sequence: the position of the next one.
     pub fn position(&self) -> usize {
-        with_cache!(&self.cache, cache, id => cache.position(*id).unwrap_or_default())
+        self.cache.position()
     }
 
     /// Tokens that still fit; `None` with a window, where a sequence has no end.
@@ -251,8 +273,21 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(Generator::new(self, sampler))
     }
 
+    pub(crate) fn cache_mut(&mut self) -> &mut Cache {
+        &mut self.cache
+    }
+
+    pub(crate) fn set_logits(&mut self, logits: &[f32]) {
+        self.logits.copy_from_slice(logits);
+    }
+
+    /// Notes that layers disagree about the length of the sequence.
+    pub(crate) fn interrupt(&mut self) {
+        self.interrupted = true;
+    }
+
     /// Everything that can be wrong with tokens before any work is done.
-    fn check(&self, tokens: &[u32]) -> Result<(), ModelError> {
+    pub(crate) fn check(&self, tokens: &[u32]) -> Result<(), ModelError> {
         if self.interrupted {
             return Err(ModelError::Interrupted);
         }

@@ -109,6 +109,16 @@ impl Transformer {
         &self.config
     }
 
+    /// Bytes of the weights that a pass over one token reads: all of them, but of the embedding, if
+    /// it is not the output matrix too, a single row.
+    pub fn bytes_read(&self) -> usize {
+        let row = self.embedding.bytes() / self.config.vocab_size.max(1);
+        match self.output {
+            Some(_) => self.bytes() - self.embedding.bytes() + row,
+            None => self.bytes(),
+        }
+    }
+
     /// Bytes of all weights in memory.
     pub fn bytes(&self) -> usize {
         self.embedding.bytes()
@@ -178,18 +188,34 @@ impl Transformer {
     ) -> Result<(), ModelError> {
         let start = cache.position(sequence)?;
         let first = cache.next_layer(sequence)?;
-        let shared = Shared { config: &self.config, attention: &self.attention, rope: &self.rope };
-        self.rope.angles_into(start..start + hidden.nrows(), &mut scratch.angles);
         let chosen = self.layers.get(layers.clone()).ok_or_else(out_of_bounds)?;
-        for (i, layer) in chosen.iter().enumerate() {
-            let slot = CacheSlot { cache, sequence, layer: first + i };
-            layer.forward(shared, hidden.view_mut(), slot, scratch)?;
-            if let Some(row) = first_not_finite(hidden.view()) {
-                let position = start + row;
-                return Err(ModelError::NotFinite { layer: layers.start + i, position });
+        // Taken out, so that the layers can borrow the buffers beside it.
+        let mut angles = std::mem::take(&mut scratch.angles);
+        self.rope.angles_into(start..start + hidden.nrows(), &mut angles);
+        let mut run = || {
+            for (i, layer) in chosen.iter().enumerate() {
+                let mut slot = CacheSlot { cache, sequence, layer: first + i, angles: &angles };
+                layer.forward(self.shared(), hidden.view_mut(), &mut slot, scratch)?;
+                if let Some(row) = first_not_finite(hidden.view()) {
+                    let position = start + row;
+                    return Err(ModelError::NotFinite { layer: layers.start + i, position });
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let result = run();
+        scratch.angles = angles;
+        result
+    }
+
+    /// What the blocks have in common.
+    pub(crate) fn shared(&self) -> Shared<'_> {
+        Shared { config: &self.config, attention: &self.attention, rope: &self.rope }
+    }
+
+    /// The blocks.
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
     }
 
     /// Logits from the output of the last layer.

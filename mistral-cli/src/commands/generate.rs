@@ -5,7 +5,7 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use mistral_model::generate::{StopReason, StopStrings, TextGenerator};
-use mistral_model::{ModelError, OpenOptions, Sampler, Session, Tokenizer, Transformer};
+use mistral_model::{ModelError, Sampler, Session, Tokenizer, Transformer};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let prompt = prompt.unwrap_or_default();
 
-    let model = source.load(OpenOptions::new().mmap(args.compute.mmap))?;
+    let model = source.load(args.compute.open.options())?;
     let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
     let prefill = prefill(&mut session, &ids)?;
     // Only now: until here Ctrl-C ends the process, as nothing has been written.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use indicatif::BinaryBytes;
-use mistral_model::{Config, DType, OpenOptions};
+use mistral_model::{Config, WeightFormat};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -71,12 +71,17 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
 fn report(args: &InspectArgs) -> Result<Report, Failure> {
     if let Some(preset) = args.preset {
         let config = preset.config();
-        let weights = config.weight_bytes(DType::BF16).unwrap_or(usize::MAX);
+        let config = match args.open.window {
+            Some(window) => Config { window: window.0, ..config },
+            None => config,
+        };
+        let format = args.open.weights.unwrap_or(WeightFormat::BF16);
+        let weights = config.weight_bytes(format).unwrap_or(usize::MAX);
         let memory = memory(args, &config, weights)?;
         return Ok(Report { config: sizes(config), tensors: Vec::new(), memory });
     }
     let source = ModelSource::new(args.model.as_deref());
-    let checkpoint = source.checkpoint(OpenOptions::new())?;
+    let checkpoint = source.checkpoint(args.open.options())?;
     let config = checkpoint.config().clone();
     let memory = memory(args, &config, checkpoint.weight_bytes().unwrap_or(usize::MAX))?;
     let tensors = checkpoint.tensors().map(|(name, info)| Tensor {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mistral_model::{ModelError, OpenOptions, Session};
+use mistral_model::{ModelError, Session};
 
 use crate::args::{LogitsArgs, TokensArgs};
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<(), Failure> {
         let _ = fs::remove_file(&temporary);
     })?;
 
-    let options = OpenOptions::new().mmap(args.compute.mmap);
+    let options = args.compute.open.options();
     let model = ModelSource::new(args.model.as_deref()).load(options)?;
     let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
     let progress = Progress::reading(ids.len(), session.options().max_chunk);

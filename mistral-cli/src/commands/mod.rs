@@ -1,8 +1,10 @@
 //! One file a command.
 
+pub(crate) mod bench;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+pub(crate) mod quantize;
 pub(crate) mod tokenize;
 
 use std::io::{self, Write};

@@ -33,7 +33,7 @@ fn the_configuration_and_every_tensor_are_listed() {
     assert_eq!(tensors.len(), checkpoint.tensors().count());
     for (tensor, (name, info)) in tensors.iter().zip(checkpoint.tensors()) {
         assert_eq!(tensor["name"], name);
-        assert_eq!((&tensor["dtype"], &tensor["shape"]), (&json!("F32"), &json!(info.shape)));
+        assert_eq!((&tensor["format"], &tensor["shape"]), (&json!("f32"), &json!(info.shape)));
         assert_eq!(tensor["offset"], info.offset);
     }
     let text = mistral(&["inspect", "--model", arg(&folder)]).text();

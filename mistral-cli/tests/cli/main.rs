@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod bad_input;
+mod bench;
 mod generate;
 mod inspect;
 mod logits;
 mod program;
+mod quantize;
 mod tokenize;

@@ -1,9 +1,11 @@
 //! AVX2 with FMA and F16C: a vector is two registers of eight lanes.
 
+use std::arch::is_x86_feature_detected as has;
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use super::level::Token;
 use super::{Integers, Kernel, LANES, Lanes, Simd};
 
 /// The token of this level. Only [`enter`] makes one.
@@ -14,9 +16,23 @@ pub(super) struct Avx2(());
 #[derive(Debug, Clone, Copy)]
 pub(super) struct F32x16(__m256, __m256);
 
+impl Token for Avx2 {
+    const NAME: &'static str = "avx2";
+
+    fn is_present() -> bool {
+        has!("avx2") && has!("fma") && has!("f16c")
+    }
+
+    #[inline]
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has seen the features on this CPU.
+        unsafe { enter(kernel) }
+    }
+}
+
 /// Runs a kernel with the level's instructions enabled.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn enter<K: Kernel>(kernel: K) -> K::Output {
+fn enter<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
 }
 

@@ -178,11 +178,11 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
 
     #[inline(always)]
     fn field<const SHIFT: i32, const MASK: u8>(self, codes: __m512i) -> __m512i {
-        // There is no shift of bytes: the mask drops what a shift of pairs brings over. The count
-        // is in a register because `slli` wants it as an `u32`; the compiler makes it immediate.
+        // There is no shift of bytes: the mask drops what a shift of pairs brings over. Shifts by a
+        // constant ask for an `u32` here: one by a vector, which the compiler knows to be constant.
         // SAFETY: `self` proves AVX-512.
         unsafe {
-            let shifted = _mm512_srl_epi16(codes, _mm_cvtsi32_si128(SHIFT));
+            let shifted = _mm512_srlv_epi16(codes, _mm512_set1_epi16(SHIFT as i16));
             _mm512_and_si512(shifted, _mm512_set1_epi8(MASK as i8))
         }
     }
@@ -190,7 +190,7 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     #[inline(always)]
     fn join_fields<const SHIFT: i32>(self, low: __m512i, high: __m512i) -> __m512i {
         // SAFETY: `self` proves AVX-512.
-        unsafe { _mm512_or_si512(low, _mm512_sll_epi16(high, _mm_cvtsi32_si128(SHIFT))) }
+        unsafe { _mm512_or_si512(low, _mm512_sllv_epi16(high, _mm512_set1_epi16(SHIFT as i16))) }
     }
 
     #[inline(always)]

@@ -1,10 +1,10 @@
 //! The levels of this build, and the choice among them.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use super::neon;
 use super::{Integers, Kernel, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-use super::neon;
 
 /// What a level's file gives: a token that proves that this CPU has the level's instructions.
 pub(super) trait Token: Integers {

@@ -1,13 +1,15 @@
 //! Run-time SIMD behind one vocabulary of sixteen lanes.
 //!
-//! A *level* (scalar, AVX2) is a token: holding one proves that this CPU has the feature, so its
-//! methods are safe. [`Level::dispatch`] enters the right `#[target_feature]` function once and
-//! runs a [`Kernel`], safe generic code that is inlined into it.
+//! A *level* (scalar, AVX2, AVX-512 with and without VNNI, NEON) is a token: holding one proves that
+//! this CPU has the feature, so its methods are safe. [`Level::dispatch`] enters the right
+//! `#[target_feature]` function once and runs a [`Kernel`], safe generic code that is inlined into
+//! it. A new level is one module and one line in the list of `level.rs`.
 //!
 //! Every level computes the same thing in the same order, lane by lane: a vector is always
-//! sixteen `f32`, held in two AVX2 registers or in a plain array. No method adds lanes together;
-//! the few reductions that lie inside a row go through [`sum_lanes`], one fixed tree. So all levels
-//! agree in every bit, and the scalar level is the oracle for the others.
+//! sixteen `f32`, held in one AVX-512 register, two of AVX2, four of NEON or in a plain array. No
+//! method adds lanes together; the few reductions that lie inside a row go through [`sum_lanes`],
+//! one fixed tree. So all levels agree in every bit, and the scalar level is the oracle for the
+//! others.
 //!
 //! This folder is the only place in the workspace, next to one memory map, with `unsafe` in it.
 
@@ -15,14 +17,20 @@ use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bytes;
 mod exp;
 mod integers;
+mod level;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 mod scalar;
 
 pub(crate) use bytes::{Line, bytes_of, bytes_of_mut, lanes_of, lanes_of_mut};
 pub use exp::exp;
 pub use integers::Integers;
+pub use level::Level;
 
 /// Lanes in a vector, and outputs in a weight panel.
 pub const LANES: usize = 16;
@@ -110,79 +118,6 @@ pub trait Kernel {
 
     /// Runs at one level. A kernel without integers asks for `S: Simd` alone.
     fn run<S: Integers>(self, simd: S) -> Self::Output;
-}
-
-/// A SIMD level that this CPU has.
-///
-/// ```
-/// use mistral_core::simd::Level;
-///
-/// println!("computing with {}", Level::detect());
-/// assert!(Level::available().any(|level| level == Level::SCALAR));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Level(Kind);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-}
-
-impl Level {
-    /// Plain Rust, on every CPU: the oracle.
-    pub const SCALAR: Self = Self(Kind::Scalar);
-
-    /// The fastest level of this CPU.
-    pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma")
-            && std::arch::is_x86_feature_detected!("f16c")
-        {
-            return Self(Kind::Avx2);
-        }
-        Self::SCALAR
-    }
-
-    /// Every level of this CPU, the scalar one first.
-    pub fn available() -> impl Iterator<Item = Self> {
-        let fastest = Self::detect();
-        [Self::SCALAR].into_iter().chain((fastest != Self::SCALAR).then_some(fastest))
-    }
-
-    /// The level's name: `scalar`, `avx2`.
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            Kind::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "avx2",
-        }
-    }
-
-    /// Runs `kernel` at this level.
-    #[inline]
-    pub fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
-        match self.0 {
-            Kind::Scalar => kernel.run(scalar::Scalar),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: only `detect` makes this kind, after it has seen the features on this CPU.
-            Kind::Avx2 => unsafe { avx2::enter(kernel) },
-        }
-    }
-}
-
-impl std::fmt::Debug for Level {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::fmt::Display for Level {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// The sum of sixteen lanes in one fixed tree: `(0+8) (1+9) ...`, then halves of eight, four, two.

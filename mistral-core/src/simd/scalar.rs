@@ -2,11 +2,25 @@
 
 use half::{bf16, f16};
 
-use super::{Integers, LANES, Simd};
+use super::level::Token;
+use super::{Integers, Kernel, LANES, Simd};
 
 /// The token of the scalar level: every CPU has it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scalar;
+
+impl Token for Scalar {
+    const NAME: &'static str = "scalar";
+
+    fn is_present() -> bool {
+        true
+    }
+
+    #[inline]
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run(Self)
+    }
+}
 
 #[inline(always)]
 fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {

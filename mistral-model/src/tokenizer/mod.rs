@@ -26,7 +26,7 @@ pub(crate) use decoder::Decoder;
 use outline::{MAX_BYTES, Outline};
 use pieces::{Kind, Pieces, byte_of};
 
-use crate::weights::{gguf, is_gguf};
+use crate::weights::{gguf, is_gguf, only_gguf};
 
 /// Name of the file in a checkpoint's folder.
 const FILE_NAME: &str = "tokenizer.json";
@@ -58,48 +58,40 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// - [`TokenizerError::NoFile`]: a folder without `tokenizer.json`.
-    /// - [`TokenizerError::Read`]: the file cannot be read.
-    /// - [`TokenizerError::Gguf`]: a GGUF file without a SentencePiece vocabulary.
-    /// - All of [`from_json`](Self::from_json) and [`from_pieces`](Self::from_pieces).
+    /// All of [`read_json`](Self::read_json) and of [`from_json`](Self::from_json).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
+        Self::from_json(&Self::read_json(path)?)
+    }
+
+    /// The bytes of a `tokenizer.json`, of the one in a folder, or of one made from the vocabulary
+    /// in a GGUF file. A folder without the former may hold one of the latter.
+    ///
+    /// # Errors
+    ///
+    /// - [`TokenizerError::NoFile`]: a folder without either.
+    /// - [`TokenizerError::Read`]: the file cannot be read.
+    /// - [`TokenizerError::TooLong`]: it is longer than any tokenizer.
+    /// - [`TokenizerError::Gguf`]: a GGUF file without a SentencePiece vocabulary, and all errors of
+    ///   [`SentencePieces::to_tokenizer_json`].
+    pub fn read_json(path: impl AsRef<Path>) -> Result<Vec<u8>, TokenizerError> {
         let path = path.as_ref();
-        if is_gguf(path) {
-            return Self::from_pieces(&Self::gguf_pieces(path)?);
-        }
         let file = if path.is_dir() {
             let file = path.join(FILE_NAME);
-            if !file.exists() {
-                let folder = path.to_owned();
-                return Err(TokenizerError::NoFile { folder });
-            }
-            file
+            let there = file.exists().then_some(file).or_else(|| only_gguf(path).ok().flatten());
+            there.ok_or_else(|| TokenizerError::NoFile { folder: path.to_owned() })?
         } else {
             path.to_owned()
         };
+        if is_gguf(&file) {
+            return Ok(gguf_pieces(&file)?.to_tokenizer_json()?.into_bytes());
+        }
         let mut json = Vec::new();
         // One byte beyond the limit is enough to know that there are too many.
         File::open(&file)
             .and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut json))
             .map_err(|source| TokenizerError::Read { path: file, source })?;
-        Self::from_json(&json)
-    }
-
-    /// The SentencePiece vocabulary in a GGUF file.
-    ///
-    /// # Errors
-    ///
-    /// - [`TokenizerError::Read`]: the file cannot be read.
-    /// - [`TokenizerError::Gguf`]: it is damaged, or has another kind of vocabulary.
-    pub fn gguf_pieces(path: impl AsRef<Path>) -> Result<SentencePieces, TokenizerError> {
-        let path = path.as_ref();
-        let read = |source| TokenizerError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        let len = file.metadata().map_err(read)?.len();
-        let header = gguf::Header::read(BufReader::new(file), len);
-        header
-            .and_then(|header| gguf::pieces(&header))
-            .map_err(|source| TokenizerError::Gguf { path: path.to_owned(), source })
+        outline::check_size(json.len() as u64)?;
+        Ok(json)
     }
 
     /// A tokenizer from a SentencePiece vocabulary.
@@ -260,6 +252,16 @@ impl fmt::Debug for Tokenizer {
             .field("space_before_text", &self.space_before_text)
             .finish_non_exhaustive()
     }
+}
+
+/// The SentencePiece vocabulary in a GGUF file.
+fn gguf_pieces(path: &Path) -> Result<SentencePieces, TokenizerError> {
+    let read = |source| TokenizerError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    let len = file.metadata().map_err(read)?.len();
+    gguf::Header::read(BufReader::new(file), len)
+        .and_then(|header| gguf::pieces(&header))
+        .map_err(|source| TokenizerError::Gguf { path: path.to_owned(), source })
 }
 
 /// All pieces of the vocabulary with what they are.

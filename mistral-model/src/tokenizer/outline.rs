@@ -71,7 +71,7 @@ impl Outline {
 }
 
 /// Refuses more bytes than a tokenizer has.
-fn check_size(found: u64) -> Result<(), TokenizerError> {
+pub(super) fn check_size(found: u64) -> Result<(), TokenizerError> {
     if found > MAX_BYTES {
         return Err(TokenizerError::TooLong { found, limit: MAX_BYTES });
     }

@@ -20,8 +20,8 @@ mod tensor;
 mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
 
 use mistral_core::WeightFormat;
 use serde::Deserialize;
@@ -119,12 +119,9 @@ impl Checkpoint<'static> {
             let archive = Archive::open(&folder.join("consolidated.safetensors"), options)?;
             Self::check(config, Naming::Mistral, (vec![archive], Vec::new()), options)
         } else {
-            let entries = fs::read_dir(folder).map_err(|source| io_error(folder, source))?;
-            let mut files =
-                entries.flatten().map(|entry| entry.path()).filter(|path| is_gguf(path));
-            match (files.next(), files.next()) {
-                (Some(only), None) => Self::open_gguf(&only, options),
-                _ => Err(WeightsError::NoModel { path: folder.to_owned() }),
+            match only_gguf(folder).map_err(|source| io_error(folder, source))? {
+                Some(file) => Self::open_gguf(&file, options),
+                None => Err(WeightsError::NoModel { path: folder.to_owned() }),
             }
         }
     }
@@ -242,7 +239,7 @@ impl<'a> Checkpoint<'a> {
     /// that is not finite, or no memory.
     pub fn write(
         &self,
-        out: &mut impl std::io::Write,
+        out: &mut impl io::Write,
         progress: impl FnMut(LoadProgress<'_>),
     ) -> Result<(), ModelError> {
         save::write(self, out, progress)
@@ -300,6 +297,13 @@ impl<'a> Checkpoint<'a> {
 pub(crate) fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         && path.is_file()
+}
+
+/// The GGUF file in a folder, if there is exactly one.
+pub(crate) fn only_gguf(folder: &Path) -> io::Result<Option<PathBuf>> {
+    let paths = fs::read_dir(folder)?.flatten().map(|entry| entry.path());
+    let mut files = paths.filter(|path| is_gguf(path));
+    Ok(files.next().filter(|_| files.next().is_none()))
 }
 
 /// Reads a JSON file of a sensible length.

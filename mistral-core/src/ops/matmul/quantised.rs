@@ -1,7 +1,7 @@
 //! Block-quantised weights: integer products, group by group.
 //!
 //! Up to [`DIRECT_ROWS`] rows, codes go from the tile into registers and from there into the
-//! products. With more rows a group is unpacked once into a buffer of 1 kB, and up to
+//! products of four rows at a time. With more rows a group is unpacked once into a buffer of 1 kB, and up to
 //! [`CHUNK`] rows pass over it six at a time, their totals beside it: everything that is written
 //! stays in the first-level cache, and nothing is allocated.
 
@@ -15,10 +15,13 @@ use super::activations::{Activations, CHUNK, Inputs, groups_in};
 use super::{Panels, ROW_GROUP, STREAMS, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{CodeSink, MAX_STEPS, STEP, Tile, Width, groups, steps};
-use crate::simd::Integers;
+use crate::simd::{Integers, Line};
 
 /// Most rows for which codes are not worth unpacking into memory.
-const DIRECT_ROWS: usize = 4;
+const DIRECT_ROWS: usize = 8;
+
+/// Rows that share the codes in registers.
+const DIRECT_GROUP: usize = 4;
 
 /// How far ahead of the reading a stream is asked for, in bytes.
 const AHEAD: usize = 1024;
@@ -70,65 +73,69 @@ struct Columns<'p, 'a, 'o, T> {
 impl<T: Tile> Columns<'_, '_, '_, T> {
     #[inline(always)]
     fn run<S: Integers>(mut self, simd: S) {
-        match self.panels.rows {
-            1 => self.stream::<S, 1>(simd),
-            2 => self.stream::<S, 2>(simd),
-            3 => self.stream::<S, 3>(simd),
-            DIRECT_ROWS => self.stream::<S, DIRECT_ROWS>(simd),
-            rows => {
-                for first in (0..rows).step_by(CHUNK) {
-                    for index in self.range.clone() {
-                        self.pass_over(simd, index, first..rows.min(first + CHUNK));
-                    }
-                }
+        if self.panels.rows <= DIRECT_ROWS {
+            return self.stream(simd);
+        }
+        for first in (0..self.panels.rows).step_by(CHUNK) {
+            for index in self.range.clone() {
+                self.pass_over(simd, index, first..self.panels.rows.min(first + CHUNK));
             }
         }
     }
 
-    /// All `R` rows, [`STREAMS`] panels at a time that lie far apart.
+    /// All rows, [`STREAMS`] panels at a time that lie far apart.
     #[inline(always)]
-    fn stream<S: Integers, const R: usize>(&mut self, simd: S) {
+    fn stream<S: Integers>(&mut self, simd: S) {
         let run = self.range.len() / STREAMS;
         for i in 0..run {
-            self.direct::<S, R, STREAMS>(simd, self.range.start + i, run);
+            self.direct::<S, STREAMS>(simd, self.range.start + i, run);
         }
         for index in self.range.start + STREAMS * run..self.range.end {
-            self.direct::<S, R, 1>(simd, index, 0);
+            self.direct::<S, 1>(simd, index, 0);
         }
     }
 
-    /// All `R` rows over `P` panels that lie `apart`, straight from the tiles.
+    /// All rows over `P` panels that lie `apart`, straight from the tiles.
     #[inline(always)]
-    fn direct<S: Integers, const R: usize, const P: usize>(
-        &mut self,
-        simd: S,
-        first: usize,
-        apart: usize,
-    ) {
+    fn direct<S: Integers, const P: usize>(&mut self, simd: S, first: usize, apart: usize) {
         let panels = self.panels;
+        let rows = panels.rows;
         let mut bytes: [&[u8]; P] = [&[]; P];
         for (p, bytes) in bytes.iter_mut().enumerate() {
             *bytes = panels.panel(first + p * apart);
         }
-        let mut totals = [[simd.splat(0.0); R]; P];
+        let mut totals = [[simd.splat(0.0); DIRECT_ROWS]; P];
         for t in 0..panels.cols / T::Block::WEIGHTS {
             for g in 0..groups::<T>() {
                 let group = t * groups::<T>() + g;
-                let x = panels.activations.group::<T>(&(0..R), panels.cols, group);
+                let x = panels.activations.group::<T>(&(0..rows), panels.cols, group);
                 for p in 0..P {
                     // As many bytes as the group has, further on in the stream.
                     let here = t * T::BYTES + g * (T::BYTES / groups::<T>());
-                    for line in (0..T::BYTES / groups::<T>()).step_by(64) {
+                    for line in (0..T::BYTES / groups::<T>()).step_by(STEP) {
                         simd.prefetch(bytes[p], here + line + AHEAD);
                     }
                     let tile = &bytes[p][t * T::BYTES..][..T::BYTES];
-                    add_tile::<S, T, R>(simd, tile, g, x, &mut totals[p]);
+                    let mut first = 0;
+                    while first < rows {
+                        let n = even_share(rows - first, DIRECT_GROUP);
+                        let totals = &mut totals[p][first..];
+                        match n {
+                            4 => add_tile::<S, T, 4>(simd, tile, g, x, first, totals),
+                            3 => add_tile::<S, T, 3>(simd, tile, g, x, first, totals),
+                            2 => add_tile::<S, T, 2>(simd, tile, g, x, first, totals),
+                            _ => add_tile::<S, T, 1>(simd, tile, g, x, first, totals),
+                        }
+                        first += n;
+                    }
                 }
             }
         }
         for (p, totals) in totals.into_iter().enumerate() {
             let column = first + p * apart - self.range.start;
-            store_panel(simd, &mut self.out, 0, column, totals);
+            for (r, total) in totals.into_iter().take(rows).enumerate() {
+                store_panel(simd, &mut self.out, r, column, [total]);
+            }
         }
     }
 
@@ -137,7 +144,8 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
     fn pass_over<S: Integers>(&mut self, simd: S, index: usize, chunk: Range<usize>) {
         let panels = self.panels;
         let mut totals = [simd.splat(0.0); CHUNK];
-        let mut unpacked = [[0; STEP]; MAX_STEPS];
+        // On the borders of cache lines: loads that cross one cost a tenth of the speed.
+        let mut unpacked = [Line([0; STEP]); MAX_STEPS];
         // The number is hidden from the compiler, which would unroll the loop over the steps and
         // run out of registers.
         let unpacked = &mut unpacked[..black_box(steps::<T>())];
@@ -149,9 +157,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             let x = panels.activations.group::<T>(&chunk, panels.cols, group);
             let mut first = 0;
             while first < chunk.len() {
-                // Groups of nearly one size: 8 rows are 4 and 4, not 6 and 2.
-                let left = chunk.len() - first;
-                let n = left.div_ceil(left.div_ceil(ROW_GROUP));
+                let n = even_share(chunk.len() - first, ROW_GROUP);
                 let totals = &mut totals[first..];
                 match n {
                     6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, first, totals),
@@ -169,6 +175,13 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             store_panel(simd, &mut self.out, r, column, [total]);
         }
     }
+}
+
+/// How many of `left` rows to take next, at most `most`, so that all shares are of nearly one size:
+/// 8 rows are 4 and 4, not 6 and 2.
+#[inline(always)]
+fn even_share(left: usize, most: usize) -> usize {
+    left.div_ceil(left.div_ceil(most))
 }
 
 /// What the sums of a group are multiplied with.
@@ -203,16 +216,17 @@ impl<S: Integers> Scales<S> {
     }
 }
 
-/// Adds one group of a tile to the totals of `R` rows.
+/// Adds one group of a tile to the totals of rows `first..first + R`.
 #[inline(always)]
 fn add_tile<S: Integers, T: Tile, const R: usize>(
     simd: S,
     tile: &[u8],
     group: usize,
     x: Inputs<'_>,
-    totals: &mut [S::F32x16; R],
+    first: usize,
+    totals: &mut [S::F32x16],
 ) {
-    let x = x.rows::<R>(0, steps::<T>());
+    let x = x.rows::<R>(first, steps::<T>());
     let sums = start::<S, T, R>(simd, x);
     let mut multiply = Multiply::<S, T, R> { simd, steps: x.steps, sums };
     T::codes(simd, tile, group, &mut multiply);
@@ -255,7 +269,7 @@ impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S
 /// Stores codes as they come.
 struct Unpack<'a, S, T> {
     simd: S,
-    unpacked: &'a mut [[u8; STEP]],
+    unpacked: &'a mut [Line],
     tile: PhantomData<T>,
 }
 
@@ -263,7 +277,7 @@ impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_
     #[inline(always)]
     fn take(&mut self, step: usize, codes: <T::Width as Width>::Codes<S>) {
         if let Some(step) = self.unpacked.get_mut(step) {
-            T::Width::store(self.simd, codes, step);
+            T::Width::store(self.simd, codes, &mut step.0);
         }
     }
 }
@@ -272,7 +286,7 @@ impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_
 #[inline(always)]
 fn add_unpacked<S: Integers, T: Tile, const R: usize>(
     simd: S,
-    codes: &[[u8; STEP]],
+    codes: &[Line],
     scales: Scales<S>,
     x: Inputs<'_>,
     first: usize,
@@ -286,7 +300,7 @@ fn add_unpacked<S: Integers, T: Tile, const R: usize>(
         *row = &x.steps[r * n..][..n];
     }
     for (step, codes) in codes.iter().enumerate() {
-        let codes = T::Width::load(simd, codes);
+        let codes = T::Width::load(simd, &codes.0);
         for r in 0..R {
             sums[r] = T::Width::dot(simd, sums[r], codes, rows[r][step]);
         }

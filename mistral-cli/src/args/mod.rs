@@ -1,12 +1,18 @@
 //! The command line: what can be asked, and the help that explains it.
 
+mod bench;
+mod quantize;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistral_model::{Config, DType, SamplerOptions, SessionOptions};
+use mistral_model::{Config, DType, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
 
+pub(crate) use self::bench::BenchArgs;
+pub(crate) use self::quantize::QuantizeArgs;
 use crate::token_list::TokenList;
+use crate::window_size::WindowSize;
 
 /// Mistral models on CPUs.
 ///
@@ -37,6 +43,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
+    Quantize(QuantizeArgs),
+    Bench(BenchArgs),
 }
 
 impl Command {
@@ -45,6 +53,8 @@ impl Command {
         match self {
             Self::Generate(args) => args.compute.threads,
             Self::Logits(args) => args.compute.threads,
+            Self::Quantize(args) => args.threads,
+            Self::Bench(args) => args.threads,
             Self::Tokenize(_) | Self::Inspect(_) => None,
         }
     }
@@ -61,12 +71,43 @@ pub(crate) struct ComputeArgs {
     /// More is faster and takes more memory, up to a point. The result is the same.
     #[arg(long, value_name = "N", default_value = "512")]
     pub(crate) chunk: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+}
+
+/// How the files of a model are read.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OpenArgs {
+    /// Round the weights to this format while they are read [default: as they are in the files]
+    ///
+    /// f32, f16, bf16, q8_0, q6_k, q5_k, q5_0, q4_k or q4_0. Below 8 bits, the embedding and the
+    /// output matrix get more: q6_k, or q8_0 beside q5_0 and q4_0.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) weights: Option<WeightFormat>,
+    /// The sliding window in tokens, the current one included, or none [default: what the files say]
+    #[arg(long, value_name = "W|none")]
+    pub(crate) window: Option<WindowSize>,
     /// Read the weights through a memory map
     ///
-    /// Saves a copy while loading. Nobody may shorten the files meanwhile: the operating system
-    /// would end the program.
+    /// Weights that `mistral quantize` wrote are then computed with where they lie, without a copy;
+    /// others save one copy while loading. Nobody may write or shorten the files meanwhile: weights
+    /// would change, or the operating system would end the program.
     #[arg(long)]
     pub(crate) mmap: bool,
+}
+
+impl OpenArgs {
+    pub(crate) fn options(self) -> OpenOptions {
+        let options = OpenOptions::new().mmap(self.mmap);
+        let options = match self.weights {
+            Some(format) => options.weights(format),
+            None => options,
+        };
+        match self.window {
+            Some(window) => options.window(window.0),
+            None => options,
+        }
+    }
 }
 
 impl ComputeArgs {
@@ -95,10 +136,10 @@ pub(crate) struct GenerateArgs {
     /// starts a text of its own; an empty prompt is refused.
     #[arg(value_name = "PROMPT|-")]
     pub(crate) prompt: Option<String>,
-    /// Folder of the model [default: the demo model]
+    /// Folder or GGUF file of the model [default: the demo model]
     ///
-    /// Holds tokenizer.json and config.json with model.safetensors (or shards with an index), or
-    /// params.json with consolidated.safetensors.
+    /// A folder holds tokenizer.json and config.json with model.safetensors (or shards with an
+    /// index), or params.json with consolidated.safetensors.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Most tokens to write
@@ -240,7 +281,7 @@ pub(crate) struct InspectArgs {
     /// Folder of the model [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// A published model, of which no file is needed; its weights count as bf16
+    /// A published model, of which no file is needed; without --weights they count as bf16
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) preset: Option<Preset>,
     /// Tokens that the cache is to hold [default: the longest context of the model]
@@ -249,6 +290,8 @@ pub(crate) struct InspectArgs {
     /// Format of the cached keys and values: f32, f16 or bf16
     #[arg(long, value_name = "D", default_value_t = DType::F16)]
     pub(crate) kv_dtype: DType,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// Print one JSON object: configuration, tensors and memory
     #[arg(long)]
     pub(crate) json: bool,
@@ -257,7 +300,7 @@ pub(crate) struct InspectArgs {
 const INSPECT_EXAMPLES: &str = "\
 Examples:
   mistral inspect
-  mistral inspect --preset 7b-v0.1 --length 100000
+  mistral inspect --preset 7b-v0.1 --length 100000 --weights q4_k
   mistral inspect --model Mistral-7B-v0.3 --kv-dtype f32 --json | jq .memory";
 
 /// The published 7B models.

@@ -1,8 +1,4 @@
 //! NEON: a vector is four registers of four lanes.
-//!
-//! Codes lie in registers by input and not by output: one register has input k0 of sixteen outputs,
-//! the next k1. The loads of two or four interleaved elements bring them there, so that products
-//! need no sums of neighbours.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -10,7 +6,9 @@ use std::arch::asm;
 use half::{bf16, f16};
 
 use super::level::Token;
-use super::{Integers, Kernel, LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Simd};
+
+mod integers;
 
 /// The token of this level. Only [`enter`] makes one.
 #[derive(Debug, Clone, Copy)]
@@ -233,130 +231,5 @@ fn transpose4(_proof: Neon, r: [float32x4_t; 4]) -> [float32x4_t; 4] {
             vreinterpretq_f32_f64(vtrn2q_f64(a, c)),
             vreinterpretq_f32_f64(vtrn2q_f64(b, d)),
         ]
-    }
-}
-
-/// Sixteen numbers of 16 bits, for outputs 0..8 and 8..16.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Int16x16(int16x8_t, int16x8_t);
-
-/// Sixteen numbers of 32 bits, for outputs 0..4, 4..8, 8..12 and 12..16.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Int32x16(int32x4_t, int32x4_t, int32x4_t, int32x4_t);
-
-#[inline(always)]
-fn splat_i16(_proof: Neon, x: i16) -> Int16x16 {
-    // SAFETY: the token proves NEON.
-    let v = unsafe { vdupq_n_s16(x) };
-    Int16x16(v, v)
-}
-
-/// Widens sixteen signed bytes.
-#[inline(always)]
-fn widen_i8(_proof: Neon, x: int8x16_t) -> Int16x16 {
-    // SAFETY: the token proves NEON.
-    unsafe { Int16x16(vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)) }
-}
-
-/// Widens sixteen unsigned bytes.
-#[inline(always)]
-fn widen_u8(_proof: Neon, x: uint8x16_t) -> Int16x16 {
-    // SAFETY: the token proves NEON.
-    unsafe {
-        Int16x16(
-            vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))),
-            vreinterpretq_s16_u16(vmovl_high_u8(x)),
-        )
-    }
-}
-
-/// `sums + codes * x`, modulo `2^16`. Codes are below 128.
-#[inline(always)]
-fn dot_i8(_proof: Neon, sums: Int16x16, codes: uint8x16_t, x: u8) -> Int16x16 {
-    // SAFETY: the token proves NEON.
-    unsafe {
-        let (codes, x) = (vreinterpretq_s8_u8(codes), vdupq_n_s8(x as i8));
-        Int16x16(
-            vmlal_s8(sums.0, vget_low_s8(codes), vget_low_s8(x)),
-            vmlal_high_s8(sums.1, codes, x),
-        )
-    }
-}
-
-/// `sums + codes * x`, modulo `2^32`.
-#[inline(always)]
-fn dot_i16(_proof: Neon, sums: Int32x16, codes: Int16x16, x: i16) -> Int32x16 {
-    // SAFETY: the token proves NEON.
-    unsafe {
-        Int32x16(
-            vmlal_n_s16(sums.0, vget_low_s16(codes.0), x),
-            vmlal_high_n_s16(sums.1, codes.0, x),
-            vmlal_n_s16(sums.2, vget_low_s16(codes.1), x),
-            vmlal_high_n_s16(sums.3, codes.1, x),
-        )
-    }
-}
-
-impl Integers for Neon {
-    /// Inputs k0, k1, k2 and k3 of all outputs.
-    type Bytes = uint8x16x4_t;
-    /// Inputs k0 and k1 of all outputs.
-    type Words = [Int16x16; 2];
-    /// The sums of the inputs k0 and k1 of all steps, and those of k2 and k3.
-    type ByteSums = [Int16x16; 2];
-    type WordSums = Int32x16;
-
-    #[inline(always)]
-    fn load_bytes(self, bytes: &[u8; 64]) -> uint8x16x4_t {
-        // SAFETY: `self` proves NEON; there are 64 bytes.
-        unsafe { vld4q_u8(bytes.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn store_bytes(self, codes: uint8x16x4_t, out: &mut [u8; 64]) {
-        // SAFETY: `self` proves NEON; there are 64 bytes.
-        unsafe { vst4q_u8(out.as_mut_ptr(), codes) }
-    }
-
-    #[inline(always)]
-    fn field<const SHIFT: i32, const MASK: u8>(self, codes: uint8x16x4_t) -> uint8x16x4_t {
-        // A shift to the right by an immediate is at least one: to the left by less than nothing.
-        // SAFETY: `self` proves NEON.
-        unsafe {
-            let field = |x| vandq_u8(vshlq_u8(x, vdupq_n_s8(-SHIFT as i8)), vdupq_n_u8(MASK));
-            uint8x16x4_t(field(codes.0), field(codes.1), field(codes.2), field(codes.3))
-        }
-    }
-
-    #[inline(always)]
-    fn join_fields<const SHIFT: i32>(self, low: uint8x16x4_t, high: uint8x16x4_t) -> uint8x16x4_t {
-        // SAFETY: `self` proves NEON.
-        unsafe {
-            let join = |low, high| vorrq_u8(low, vshlq_n_u8::<SHIFT>(high));
-            uint8x16x4_t(
-                join(low.0, high.0),
-                join(low.1, high.1),
-                join(low.2, high.2),
-                join(low.3, high.3),
-            )
-        }
-    }
-
-    #[inline(always)]
-    fn load_words(self, words: &[u8; 64]) -> [Int16x16; 2] {
-        let p: *const i8 = words.as_ptr().cast();
-        // SAFETY: `self` proves NEON; there are 64 bytes, and no alignment is asked for.
-        unsafe {
-            // Bytes 0, 1 (k0) and 2, 3 (k1) of each output, joined again.
-            let x = vld4q_s8(p);
-            let k0 = vzip1q_s8(x.0, x.1);
-            let k1 = vzip1q_s8(x.2, x.3);
-            let k0_high = vzip2q_s8(x.0, x.1);
-            let k1_high = vzip2q_s8(x.2, x.3);
-            [
-                Int16x16(vreinterpretq_s16_s8(k0), vreinterpretq_s16_s8(k0_high)),
-                Int16x16(vreinterpretq_s16_s8(k1), vreinterpretq_s16_s8(k1_high)),
-            ]
-        }
     }
 }

@@ -1,0 +1,120 @@
+//! What `mistral bench` measures.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use clap::ValueEnum;
+use mistral_model::weights::Stored;
+use mistral_model::{Checkpoint, Config, ModelError, OpenOptions, Transformer, WeightFormat};
+
+use crate::args::{BenchArgs, Preset};
+use crate::failure::Failure;
+use crate::model::{self, ModelSource};
+
+/// What is measured: one model in one format, of which no weight is there yet.
+pub(super) enum Subject {
+    Random(Config, WeightFormat),
+    /// In the format that was asked for, or as the files have it.
+    Files(Checkpoint<'static>, Option<WeightFormat>),
+}
+
+impl Subject {
+    /// One for each format that was asked for.
+    pub(super) fn all(args: &BenchArgs) -> Result<Vec<Self>, Failure> {
+        let Some(folder) = &args.model else {
+            let config = shape(args)?;
+            let formats = match args.weights.as_slice() {
+                [] => &[WeightFormat::Q8_0],
+                formats => formats,
+            };
+            return Ok(formats
+                .iter()
+                .map(|format| Self::Random(config.clone(), *format))
+                .collect());
+        };
+        let source = ModelSource::new(Some(folder));
+        let own = OpenOptions::new().mmap(args.mmap);
+        if args.weights.is_empty() {
+            return Ok(vec![Self::Files(source.checkpoint(own)?, None)]);
+        }
+        let open = |format: &WeightFormat| {
+            Ok(Self::Files(source.checkpoint(own.weights(*format))?, Some(*format)))
+        };
+        args.weights.iter().map(open).collect()
+    }
+
+    fn config(&self) -> &Config {
+        match self {
+            Self::Random(config, _) => config,
+            Self::Files(checkpoint, _) => checkpoint.config(),
+        }
+    }
+
+    /// The format that most weights have.
+    pub(super) fn format(&self) -> WeightFormat {
+        match self {
+            Self::Random(_, format) | Self::Files(_, Some(format)) => *format,
+            Self::Files(checkpoint, None) => {
+                let mut bytes = BTreeMap::new();
+                for (_, tensor) in checkpoint.tensors() {
+                    let format = match tensor.stored {
+                        Stored::Rows(format) | Stored::Panels(format) => format,
+                        Stored::Int8 => WeightFormat::Q8_0,
+                        _ => WeightFormat::F32,
+                    };
+                    *bytes.entry(format).or_insert(0) += tensor.bytes;
+                }
+                let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+                most.map_or(WeightFormat::F32, |(format, _)| format)
+            }
+        }
+    }
+
+    /// Refuses sizes that are none, and sequences that are too long.
+    pub(super) fn check(&self, args: &BenchArgs) -> Result<(), Failure> {
+        let config = self.config();
+        config.validate()?;
+        if let Self::Random(config, format) = self
+            && config.weight_bytes(*format).is_none()
+        {
+            return Err(Failure::Misfit { format: *format, block: format.block() });
+        }
+        // A batch goes on from round to round; a single sequence starts anew.
+        let rounds = if args.batch.get() > 1 { args.repeat.get() } else { 1 };
+        let tokens = args.prompt.get() + rounds * args.generated.get();
+        let (position, context_len) = (args.depth, config.context_len);
+        match config.window.size() {
+            None if position + tokens > context_len => {
+                Err(ModelError::ContextFull { tokens, position, context_len }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn load(&self) -> Result<Transformer, Failure> {
+        match self {
+            Self::Random(config, format) => Ok(Transformer::random(config, *format, 1)?),
+            Self::Files(checkpoint, _) => model::load(checkpoint),
+        }
+    }
+}
+
+/// The configuration of random weights.
+fn shape(args: &BenchArgs) -> Result<Config, Failure> {
+    let config = match Preset::from_str(&args.shape, true) {
+        Ok(preset) => preset.config(),
+        Err(_) => {
+            let path = Path::new(&args.shape);
+            let json = fs::read_to_string(path)
+                .map_err(|source| Failure::Shape { found: args.shape.clone(), source })?;
+            match Config::from_hf_json(&json) {
+                Ok(config) => config,
+                // The other kind of file; if it is neither, the first error tells more.
+                Err(error) => Config::from_params_json(&json).map_err(|_| error)?,
+            }
+        }
+    };
+    let n_layers = args.layers.map_or(config.n_layers, usize::from);
+    Ok(Config { n_layers, ..config })
+}

@@ -1,0 +1,65 @@
+//! `mistral quantize`: a model in another format, ready to be computed with.
+
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::BinaryBytes;
+use mistral_model::OpenOptions;
+use mistral_model::tokenizer::{Tokenizer, TokenizerError};
+
+use super::print;
+use crate::args::QuantizeArgs;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::model::ModelSource;
+use crate::output::WholeFolder;
+use crate::progress::Progress;
+
+pub(crate) fn run(args: &QuantizeArgs) -> Result<(), Failure> {
+    let options = OpenOptions::new().weights(args.formats());
+    let options = match args.window {
+        Some(window) => options.window(window.0),
+        None => options,
+    };
+    let start = Instant::now();
+    let checkpoint = ModelSource::new(Some(&args.input)).checkpoint(options)?;
+    let folder = WholeFolder::create(&args.out)?;
+    let temporary = folder.temporary().to_owned();
+    interrupt::clean_up_and_exit(move || {
+        let _ = fs::remove_dir_all(&temporary);
+    })?;
+
+    folder.write("config.json", checkpoint.config().to_hf_json().as_bytes())?;
+    let tokenizer = tokenizer(&args.input)?;
+    if let Some(json) = &tokenizer {
+        folder.write("tokenizer.json", json)?;
+    }
+    let total = checkpoint.weight_bytes().unwrap_or(0) as u64;
+    let progress = Progress::writing(total);
+    let mut out = BufWriter::with_capacity(1 << 20, folder.file("model.safetensors")?);
+    checkpoint.write(&mut out, |written| progress.reached(written.bytes))?;
+    out.flush().map_err(|source| folder.failure(source))?;
+    drop(progress);
+    folder.commit()?;
+
+    let read: u64 = checkpoint.tensors().map(|(_, info)| info.bytes).sum();
+    let seconds = start.elapsed().as_secs_f64();
+    let (read, total) = (BinaryBytes(read), BinaryBytes(total));
+    let out = args.out.display();
+    print(&format!("{out}: {total} of weights, from {read}, in {seconds:.1} s\n"))?;
+    match tokenizer {
+        Some(_) => Ok(()),
+        None => print(&format!("{}: no tokenizer found, none written\n", args.input.display())),
+    }
+}
+
+/// The `tokenizer.json` of a model, if it has a tokenizer.
+fn tokenizer(model: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    match Tokenizer::read_json(model) {
+        Ok(json) => Ok(Some(json)),
+        Err(TokenizerError::NoFile { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

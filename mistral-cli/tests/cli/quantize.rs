@@ -1,0 +1,91 @@
+//! `mistral quantize`, and weights rounded while they are read.
+
+use std::fs;
+use std::path::Path;
+
+use mistral_model::{Checkpoint, OpenOptions, WeightFormat};
+use serde_json::Value;
+
+use super::program::{arg, demo, golden, mistral};
+
+const PROMPT: [&str; 5] = ["Once upon a time", "--temperature", "0", "--max-tokens", "20"];
+
+/// The text that a model goes on with.
+fn text(options: &[&str]) -> String {
+    let program = mistral(&[&["generate"][..], &PROMPT, &["--json"], options].concat());
+    program.json()["text"].as_str().unwrap().to_owned()
+}
+
+fn weights(options: &[&str]) -> Value {
+    mistral(&[&["inspect", "--json"][..], options].concat()).json()["memory"]["weights"].clone()
+}
+
+#[test]
+fn a_quantized_folder_writes_what_quantising_on_load_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in ["q8_0", "q4_k", "bf16"] {
+        let out = folder.path().join(format);
+        let said = mistral(&["quantize", arg(&demo()), arg(&out), "--weights", format]).text();
+        assert!(said.contains(format), "{said}");
+        let on_load = text(&["--weights", format]);
+        assert_eq!(text(&["--model", arg(&out)]), on_load, "{format}");
+        assert_eq!(text(&["--model", arg(&out), "--mmap"]), on_load, "{format} mapped");
+        // What inspect foretells is what both take.
+        assert_eq!(weights(&["--model", arg(&out)]), weights(&["--weights", format]));
+    }
+}
+
+#[test]
+fn the_bytes_of_every_format_are_foretold_exactly() {
+    for format in WeightFormat::ALL {
+        let options = OpenOptions::new().weights(format);
+        let loaded = Checkpoint::open_with(demo(), options).unwrap().load().unwrap();
+        assert_eq!(weights(&["--weights", format.name()]), loaded.bytes(), "{format}");
+    }
+}
+
+#[test]
+fn a_gguf_file_is_a_model_like_any_other_and_its_missing_window_is_pointed_at() {
+    let file = golden("gguf/mixed-no-window.gguf");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let options = ["quantize", arg(&file), arg(&out), "--weights", "q8_0"];
+    let silent = mistral(&options);
+    assert!(silent.stderr.contains("sliding window"), "{}", silent.stderr);
+    assert!(silent.stderr.contains("--window 4096"), "{}", silent.stderr);
+    // A tokenizer came with it.
+    let tokens = |model: &Path| mistral(&["tokenize", "the rest", "--model", arg(model)]).text();
+    assert_eq!(tokens(&out), tokens(&file));
+
+    fs::remove_dir_all(&out).unwrap();
+    let told = mistral(&[&options[..], &["--window", "12"]].concat());
+    assert_eq!(told.stderr, "");
+    let report = mistral(&["inspect", "--json", "--model", arg(&out)]).json();
+    assert_eq!(report["config"]["window"], 12);
+}
+
+#[test]
+fn what_is_there_already_is_never_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let error = mistral(&["quantize", arg(&demo()), arg(&out), "--weights", "q8_0"]).refusal();
+    assert!(error.contains("is there already"), "{error}");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+}
+
+#[test]
+fn a_format_that_does_not_fit_names_every_tensor_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let model = golden("models/v01");
+    let error = mistral(&["quantize", arg(&model), arg(&out), "--weights", "q4_k"]).refusal();
+    for part in ["model.layers.2.mlp.down_proj.weight", "multiple of 256"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    let unknown = mistral(&["quantize", arg(&model), arg(&out), "--weights", "q3_k"]);
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("q8_0, q6_k"), "{}", unknown.stderr);
+}

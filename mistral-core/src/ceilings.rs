@@ -1,0 +1,216 @@
+//! What this machine can do at most at the moment: figures to hold others against.
+//!
+//! All threads of the current pool take part. A figure is the median of some short rounds; on a
+//! machine with neighbours it is worth little an hour later, so measure it in the run that it is
+//! compared with.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::quant::kernel::{Narrow, STEP, Wide, Width};
+use crate::simd::{Integers, Kernel, Level, Line, bytes_of, sum_lanes};
+use crate::threads;
+
+/// Rounds whose median counts.
+const ROUNDS: usize = 7;
+
+/// How long a round of arithmetic should take.
+const ROUND: Duration = Duration::from_millis(30);
+
+/// Streams that a thread reads at once, as in decoding.
+const STREAMS: usize = 4;
+
+/// Bytes a second, in GB, that all threads read from memory: each walks four streams far apart.
+///
+/// `bytes` should be several times the last cache. `None`: there is no memory for them.
+pub fn read_gb_per_second(bytes: usize) -> Option<f64> {
+    let mut lines = Vec::new();
+    let n = bytes / size_of::<Line>();
+    lines.try_reserve_exact(n).ok()?;
+    lines.resize(n, Line([1; 64]));
+    let bytes = bytes_of(&lines);
+    let seconds = median(|| {
+        on_every_thread(&|i, n| {
+            let part = bytes.len() / n;
+            black_box(Level::detect().dispatch(ReadStreams { bytes: &bytes[i * part..][..part] }));
+        });
+    });
+    Some(bytes.len() as f64 / seconds / 1e9)
+}
+
+/// Multiplications and additions a second, in GFLOP, of fused multiply-adds on f32 in registers.
+pub fn f32_gflops() -> f64 {
+    /// Chains that hide the latency of one.
+    const CHAINS: usize = 6;
+    struct Chains(usize);
+    impl Kernel for Chains {
+        type Output = f32;
+
+        #[inline(always)]
+        fn run<S: Integers>(self, simd: S) -> f32 {
+            let mut chains = [simd.splat(black_box(1.0)); CHAINS];
+            let (factor, addend) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));
+            for _ in 0..self.0 {
+                for chain in &mut chains {
+                    *chain = simd.mul_add(*chain, factor, addend);
+                }
+            }
+            let mut sum = 0.0;
+            for chain in chains {
+                sum += sum_lanes(simd, chain);
+            }
+            sum
+        }
+    }
+    arithmetic(2 * CHAINS * 16, |rounds| {
+        black_box(Level::detect().dispatch(Chains(rounds)));
+    })
+}
+
+/// Multiplications and additions a second, in GOP, of codes of 4 bits by inputs of 8 bits: six rows
+/// of inputs by sixteen outputs, all in the first-level cache.
+pub fn int8_gops() -> f64 {
+    integer_gops::<Narrow>()
+}
+
+/// As [`int8_gops`], of codes of 8 bits by inputs of 16 bits.
+pub fn int16_gops() -> f64 {
+    integer_gops::<Wide>()
+}
+
+fn integer_gops<W: Width>() -> f64 {
+    const ROWS: usize = 6;
+    /// Products that a narrow sum has room for.
+    const INPUTS: usize = 32;
+    struct Tile<W> {
+        rounds: usize,
+        width: std::marker::PhantomData<W>,
+    }
+    impl<W: Width> Kernel for Tile<W> {
+        type Output = f32;
+
+        #[inline(always)]
+        fn run<S: Integers>(self, simd: S) -> f32 {
+            let steps = black_box(INPUTS / W::INPUTS);
+            let codes = [Line([3; STEP]); INPUTS];
+            let x = [Line([5; STEP]); ROWS];
+            let mut totals = [simd.splat(0.0); ROWS];
+            for _ in 0..self.rounds {
+                // Not known to be the same as before, or the products would be kept.
+                let (codes, x) = (&black_box(&codes)[..steps], black_box(&x));
+                let mut sums = [W::start(simd, 0); ROWS];
+                let mut rows: [&[[u8; 4]]; ROWS] = [&[]; ROWS];
+                for (row, line) in rows.iter_mut().zip(x) {
+                    *row = &line.0.as_chunks().0[..steps];
+                }
+                for (step, codes) in codes.iter().enumerate() {
+                    let codes = W::load(simd, &codes.0);
+                    for r in 0..ROWS {
+                        sums[r] = W::dot(simd, sums[r], codes, rows[r][step]);
+                    }
+                }
+                for r in 0..ROWS {
+                    totals[r] = simd.add(totals[r], W::total(simd, sums[r]));
+                }
+            }
+            let mut sum = 0.0;
+            for total in totals {
+                sum += sum_lanes(simd, total);
+            }
+            sum
+        }
+    }
+    arithmetic(2 * ROWS * 16 * INPUTS, |rounds| {
+        let width = std::marker::PhantomData::<W>;
+        black_box(Level::detect().dispatch(Tile { rounds, width }));
+    })
+}
+
+/// Billions of operations a second, where `work(rounds)` does `each` of them in a round.
+fn arithmetic(each: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let mut rounds = 1 << 10;
+    loop {
+        let start = Instant::now();
+        work(rounds);
+        let took = start.elapsed();
+        if took > ROUND / 8 || rounds >= 1 << 40 {
+            let scale = ROUND.as_secs_f64() / took.as_secs_f64().max(1e-9);
+            rounds = ((rounds as f64 * scale) as usize).max(1);
+            break;
+        }
+        rounds *= 4;
+    }
+    let seconds = median(|| on_every_thread(&|_, _| work(rounds)));
+    (each * rounds * threads::count()) as f64 / seconds / 1e9
+}
+
+/// The median time of some rounds, in seconds.
+fn median(mut round: impl FnMut()) -> f64 {
+    round();
+    let mut times = [0.0; ROUNDS];
+    for time in &mut times {
+        let start = Instant::now();
+        round();
+        *time = start.elapsed().as_secs_f64();
+    }
+    times.sort_by(f64::total_cmp);
+    times[ROUNDS / 2].max(1e-9)
+}
+
+/// Calls `work(i, n)` on each of the `n` threads.
+fn on_every_thread(work: &(impl Fn(usize, usize) + Sync)) {
+    fn split(first: usize, count: usize, n: usize, work: &(impl Fn(usize, usize) + Sync)) {
+        if count <= 1 {
+            return work(first, n);
+        }
+        let half = count / 2;
+        threads::join(
+            || split(first, half, n, work),
+            || split(first + half, count - half, n, work),
+        );
+    }
+    let n = threads::count();
+    threads::enter(|| split(0, n, n, work));
+}
+
+/// Sums the lines of four streams far apart.
+struct ReadStreams<'a> {
+    bytes: &'a [u8],
+}
+
+impl Kernel for ReadStreams<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Integers>(self, simd: S) -> f32 {
+        let (lines, _) = self.bytes.as_chunks::<STEP>();
+        let run = lines.len() / STREAMS;
+        let mut sums = [simd.start_words(0); STREAMS];
+        for i in 0..run {
+            for (stream, sum) in sums.iter_mut().enumerate() {
+                *sum =
+                    simd.dot_words(*sum, simd.load_words(&lines[stream * run + i]), [1, 0, 1, 0]);
+            }
+        }
+        let mut total = 0.0;
+        for sum in sums {
+            total += sum_lanes(simd, simd.total_words(sum));
+        }
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ceiling_is_a_finite_number_above_zero() {
+        for figure in
+            [read_gb_per_second(1 << 20).unwrap(), f32_gflops(), int8_gops(), int16_gops()]
+        {
+            assert!(figure.is_finite() && figure > 0.0, "{figure}");
+        }
+        assert_eq!(read_gb_per_second(usize::MAX / 2), None);
+    }
+}
