@@ -1,7 +1,8 @@
 //! `matmul/...`: the weights of a 7B feed-forward layer by one row and by many.
 //!
 //! One row is bound by memory: its throughput is the bytes of the weights. Many rows are bound by
-//! arithmetic: elements are flops. Compare with `limit/read` and `limit/f32` of the same run.
+//! arithmetic: elements are flops. Compare with `limit/read`, `limit/f32`, `limit/int8` (weights of 4
+//! bits) and `limit/int16` (other blocks) of the same run.
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
 
 use std::hint::black_box;
@@ -11,14 +12,15 @@ use benches::{limits, numbers};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemm::Parallelism;
 use mistral_core::ndarray::Array2;
-use mistral_core::{DType, Matrix, MatrixError, ops};
+use mistral_core::ops::Activations;
+use mistral_core::{Matrix, MatrixError, WeightFormat, ops, threads};
 
 const INPUTS: usize = 4096;
 const OUTPUTS: usize = 14336;
 
-fn weights(dtype: DType) -> Matrix {
+fn weights(format: WeightFormat) -> Matrix {
     let mut next = numbers(2);
-    Matrix::from_rows(OUTPUTS, INPUTS, dtype, |_, row| {
+    Matrix::from_rows(OUTPUTS, INPUTS, format, |_, row| {
         row.fill_with(&mut next);
         Ok::<(), MatrixError>(())
     })
@@ -26,21 +28,25 @@ fn weights(dtype: DType) -> Matrix {
 }
 
 fn ours(c: &mut Criterion) {
-    for dtype in [DType::BF16, DType::F16, DType::F32] {
-        let weights = weights(dtype);
+    for format in WeightFormat::ALL {
+        let weights = weights(format);
         for rows in [1, 2, 4, 8, 16, 64, 512] {
             let x = Array2::from_shape_simple_fn((rows, INPUTS), numbers(3));
             let mut out = Array2::zeros((rows, OUTPUTS));
             let name = if rows == 1 { "gemv" } else { "gemm" };
-            let mut group = c.benchmark_group(format!("matmul/{name}/{dtype}"));
+            let mut group = c.benchmark_group(format!("matmul/{name}/{format}"));
             group.throughput(if rows == 1 {
                 Throughput::Bytes(weights.bytes() as u64)
             } else {
                 Throughput::Elements((2 * rows * INPUTS * OUTPUTS) as u64)
             });
             let id = format!("{rows}x{INPUTS}x{OUTPUTS}");
+            let mut activations = Activations::default();
             group.bench_function(id, |b| {
-                b.iter(|| ops::matmul(black_box(x.view()), &weights, out.view_mut()).unwrap());
+                b.iter(|| {
+                    let x = black_box(x.view());
+                    ops::matmul_with(&mut activations, x, &weights, out.view_mut()).unwrap();
+                });
             });
         }
     }
@@ -71,6 +77,15 @@ fn rival(c: &mut Criterion) {
     }
 }
 
+/// What it costs to have two things done at once: a matmul of one row does it once for each thread
+/// but the first.
+fn parallel_region(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parallel-region");
+    group.bench_function("join", |b| {
+        threads::enter(|| b.iter(|| threads::join(|| black_box(1), || black_box(2))));
+    });
+}
+
 /// The plain loop, one row.
 fn naive(c: &mut Criterion) {
     let w = Array2::from_shape_simple_fn((OUTPUTS, INPUTS), numbers(2));
@@ -91,6 +106,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = limits, ours, rival, naive
+    targets = limits, parallel_region, ours, rival, naive
 }
 criterion_main!(benches);

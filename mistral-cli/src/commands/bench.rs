@@ -33,7 +33,10 @@ impl Spread {
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        Self { min: at(0), median: at(values.len() / 2), max: at(values.len().saturating_sub(1)) }
+        let last = values.len().saturating_sub(1);
+        // Of an even number, the mean of the two in the middle.
+        let median = f64::midpoint(at(last / 2), at(values.len() / 2));
+        Self { min: at(0), median, max: at(last) }
     }
 
     fn times(self, factor: f64) -> Self {
@@ -309,5 +312,19 @@ fn report<'a>(
         kv_bytes: measured.kv_bytes,
         peak_rss_bytes: measured.peak_rss_bytes,
         load_seconds: measured.load_seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spread;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_in_the_middle() {
+        for (values, median) in
+            [(vec![4.0], 4.0), (vec![9.0, 1.0], 5.0), (vec![3.0, 8.0, 1.0], 3.0)]
+        {
+            assert_eq!(Spread::of(values).median, median);
+        }
     }
 }
