@@ -13,7 +13,7 @@ use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3};
 
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::scratch::{Scratch, heads, rows};
+use crate::scratch::Scratch;
 
 /// The parameters of a block. Matrices are `(outputs, inputs)`.
 #[derive(Debug)]
@@ -94,11 +94,11 @@ impl Layer {
         history: &mut impl History,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let (tokens, dim) = x.dim();
+        let tokens = x.nrows();
         self.attend(shared, x.view(), history, scratch)?;
-        x += &rows(&mut scratch.normed, tokens, dim)?;
+        x += &scratch.normed.rows(tokens)?;
         self.feed_forward(shared, x.view(), scratch)?;
-        x += &rows(&mut scratch.normed, tokens, dim)?;
+        x += &scratch.normed.rows(tokens)?;
         Ok(())
     }
 
@@ -111,26 +111,25 @@ impl Layer {
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
         let config = shared.config;
-        let (n, head_dim) = (x.nrows(), config.head_dim);
-        let mut normed = rows(&mut scratch.normed, n, config.dim)?;
+        let n = x.nrows();
+        let mut normed = scratch.normed.rows(n)?;
         rms_norm(x, &self.attention_norm, config.norm_eps, normed.view_mut())?;
         for (weights, out) in [
             (&self.q_proj, &mut scratch.q),
             (&self.k_proj, &mut scratch.k),
             (&self.v_proj, &mut scratch.v),
         ] {
-            let out = rows(out, n, weights.rows())?;
-            matmul_with(&mut scratch.activations, normed.view(), weights, out)?;
+            matmul_with(&mut scratch.activations, normed.view(), weights, out.rows(n)?)?;
         }
-        let v = heads(&mut scratch.v, n, config.n_kv_heads, head_dim)?;
+        let v = scratch.v.heads(n, config.n_kv_heads)?;
         let heads = Heads {
-            q: heads(&mut scratch.q, n, config.n_heads, head_dim)?,
-            k: heads(&mut scratch.k, n, config.n_kv_heads, head_dim)?,
+            q: scratch.q.heads(n, config.n_heads)?,
+            k: scratch.k.heads(n, config.n_kv_heads)?,
             v: v.view(),
-            out: heads(&mut scratch.attended, n, config.n_heads, head_dim)?,
+            out: scratch.attended.heads(n, config.n_heads)?,
         };
         history.attend(shared, heads)?;
-        let attended = rows(&mut scratch.attended, n, config.n_heads * head_dim)?;
+        let attended = scratch.attended.rows(n)?;
         matmul_with(&mut scratch.activations, attended.view(), &self.o_proj, normed)?;
         Ok(())
     }
@@ -144,9 +143,9 @@ impl Layer {
     ) -> Result<(), ModelError> {
         let config = shared.config;
         let n = x.nrows();
-        let mut normed = rows(&mut scratch.normed, n, config.dim)?;
-        let mut gate = rows(&mut scratch.gate, n, config.hidden_dim)?;
-        let mut up = rows(&mut scratch.up, n, config.hidden_dim)?;
+        let mut normed = scratch.normed.rows(n)?;
+        let mut gate = scratch.gate.rows(n)?;
+        let mut up = scratch.up.rows(n)?;
         rms_norm(x, &self.feed_forward_norm, config.norm_eps, normed.view_mut())?;
         let activations = &mut scratch.activations;
         matmul_with(activations, normed.view(), &self.gate_proj, gate.view_mut())?;

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::ModelError;
 use crate::layer::{CacheSlot, Layer, Shared};
 use crate::random;
-use crate::scratch::{Scratch, rows};
+use crate::scratch::Scratch;
 use crate::weights::{Checkpoint, WeightFormats};
 
 /// A Mistral model. Immutable and `Sync`: any number of [`Session`](crate::Session)s share one.
@@ -232,7 +232,7 @@ impl Transformer {
         logits: ArrayViewMut2<'_, f32>,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let mut normed = rows(&mut scratch.normed, hidden.nrows(), self.config.dim)?;
+        let mut normed = scratch.normed.rows(hidden.nrows())?;
         rms_norm(hidden, &self.norm, self.config.norm_eps, normed.view_mut())?;
         let output = self.output.as_ref().unwrap_or(&self.embedding);
         matmul_with(&mut scratch.activations, normed.view(), output, logits)?;
