@@ -6,7 +6,7 @@
 //! ```
 
 use mistral_attention::Attention;
-use mistral_core::ops::{Rope, RopeAngles, matmul_with, rms_norm, swiglu};
+use mistral_core::ops::{Rope, RopeAngles, add, matmul_each, matmul_with, rms_norm, swiglu};
 use mistral_core::{Element, Matrix};
 use mistral_kvcache::{RollingKvCache, SequenceId};
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3};
@@ -96,9 +96,9 @@ impl Layer {
     ) -> Result<(), ModelError> {
         let tokens = x.nrows();
         self.attend(shared, x.view(), history, scratch)?;
-        x += &scratch.normed.rows(tokens)?;
+        add(x.view_mut(), scratch.normed.rows(tokens)?.view())?;
         self.feed_forward(shared, x.view(), scratch)?;
-        x += &scratch.normed.rows(tokens)?;
+        add(x, scratch.normed.rows(tokens)?.view())?;
         Ok(())
     }
 
@@ -114,13 +114,12 @@ impl Layer {
         let n = x.nrows();
         let mut normed = scratch.normed.rows(n)?;
         rms_norm(x, &self.attention_norm, config.norm_eps, normed.view_mut())?;
-        for (weights, out) in [
-            (&self.q_proj, &mut scratch.q),
-            (&self.k_proj, &mut scratch.k),
-            (&self.v_proj, &mut scratch.v),
-        ] {
-            matmul_with(&mut scratch.activations, normed.view(), weights, out.rows(n)?)?;
-        }
+        let projections = [
+            (&self.q_proj, scratch.q.rows(n)?),
+            (&self.k_proj, scratch.k.rows(n)?),
+            (&self.v_proj, scratch.v.rows(n)?),
+        ];
+        matmul_each(&mut scratch.activations, normed.view(), projections)?;
         let v = scratch.v.heads(n, config.n_kv_heads)?;
         let heads = Heads {
             q: scratch.q.heads(n, config.n_heads)?,
@@ -148,8 +147,8 @@ impl Layer {
         let mut up = scratch.up.rows(n)?;
         rms_norm(x, &self.feed_forward_norm, config.norm_eps, normed.view_mut())?;
         let activations = &mut scratch.activations;
-        matmul_with(activations, normed.view(), &self.gate_proj, gate.view_mut())?;
-        matmul_with(activations, normed.view(), &self.up_proj, up.view_mut())?;
+        let projections = [(&self.gate_proj, gate.view_mut()), (&self.up_proj, up.view_mut())];
+        matmul_each(activations, normed.view(), projections)?;
         swiglu(gate.view_mut(), up.view())?;
         matmul_with(activations, gate.view(), &self.down_proj, normed)?;
         Ok(())

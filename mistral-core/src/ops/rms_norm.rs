@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::{contiguous, expect, row, row_mut};
+use super::{by_rows, contiguous, expect, row, row_mut};
 use crate::error::OpError;
 use crate::simd::{Kernel, LANES, Level, Simd, sum_lanes};
 use crate::tile;
@@ -43,7 +43,7 @@ pub fn rms_norm_at(
     x: ArrayView2<'_, f32>,
     weight: &[f32],
     eps: f32,
-    mut out: ArrayViewMut2<'_, f32>,
+    out: ArrayViewMut2<'_, f32>,
 ) -> Result<(), OpError> {
     const OP: &str = "rms_norm";
     expect(OP, "features of x", x.ncols(), weight.len())?;
@@ -51,9 +51,16 @@ pub fn rms_norm_at(
     expect(OP, "features of out", out.ncols(), weight.len())?;
     contiguous(OP, "x", &x)?;
     contiguous(OP, "out", &out)?;
-    for r in 0..x.nrows() {
-        level.dispatch(NormRow { x: row(&x, r), weight, eps, out: row_mut(&mut out, r) });
-    }
+    by_rows(out, 0, &|first, mut out| {
+        for r in 0..out.nrows() {
+            level.dispatch(NormRow {
+                x: row(&x, first + r),
+                weight,
+                eps,
+                out: row_mut(&mut out, r),
+            });
+        }
+    });
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::ArrayViewMut3;
 
-use super::{contiguous, expect};
+use super::{by_rows, contiguous, expect};
 use crate::error::OpError;
 
 /// Which elements of a head form a pair that is rotated together.
@@ -103,7 +103,7 @@ impl Rope {
     /// # Cost
     ///
     /// `3 * tokens * heads * head_dim` flops.
-    pub fn apply(&self, mut x: ArrayViewMut3<'_, f32>, angles: &RopeAngles) -> Result<(), OpError> {
+    pub fn apply(&self, x: ArrayViewMut3<'_, f32>, angles: &RopeAngles) -> Result<(), OpError> {
         const OP: &str = "rope";
         let (tokens, _, head_dim) = x.dim();
         let half = self.frequencies.len();
@@ -111,7 +111,16 @@ impl Rope {
         expect(OP, "tokens of x", tokens, angles.positions)?;
         expect(OP, "pairs of the angles", angles.cos.len(), half * tokens)?;
         contiguous(OP, "x", &x)?;
-        let rows = angles.cos.chunks_exact(half).zip(angles.sin.chunks_exact(half));
+        by_rows(x, 0, &|first, x| {
+            self.turn(x, &angles.cos[first * half..], &angles.sin[first * half..]);
+        });
+        Ok(())
+    }
+
+    /// Rotates tokens by the cosines and sines of their positions.
+    fn turn(&self, mut x: ArrayViewMut3<'_, f32>, cos: &[f32], sin: &[f32]) {
+        let half = self.frequencies.len();
+        let rows = cos.chunks_exact(half).zip(sin.chunks_exact(half));
         for (mut token, (cos, sin)) in x.outer_iter_mut().zip(rows) {
             for head in token.outer_iter_mut() {
                 let head = head.into_slice().unwrap_or_default();
@@ -132,7 +141,6 @@ impl Rope {
                 }
             }
         }
-        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::rms_norm::vectors;
-use super::{contiguous, expect, row, row_mut};
+use super::{by_rows, contiguous, expect, row, row_mut};
 use crate::error::OpError;
 use crate::simd::{Kernel, LANES, Level, Simd, exp};
 use crate::tile;
@@ -35,7 +35,7 @@ pub fn swiglu(gate: ArrayViewMut2<'_, f32>, up: ArrayView2<'_, f32>) -> Result<(
 /// As [`swiglu`].
 pub fn swiglu_at(
     level: Level,
-    mut gate: ArrayViewMut2<'_, f32>,
+    gate: ArrayViewMut2<'_, f32>,
     up: ArrayView2<'_, f32>,
 ) -> Result<(), OpError> {
     const OP: &str = "swiglu";
@@ -43,9 +43,11 @@ pub fn swiglu_at(
     expect(OP, "features of up", up.ncols(), gate.ncols())?;
     contiguous(OP, "gate", &gate)?;
     contiguous(OP, "up", &up)?;
-    for r in 0..gate.nrows() {
-        level.dispatch(GateRow { gate: row_mut(&mut gate, r), up: row(&up, r) });
-    }
+    by_rows(gate, 0, &|first, mut gate| {
+        for r in 0..gate.nrows() {
+            level.dispatch(GateRow { gate: row_mut(&mut gate, r), up: row(&up, first + r) });
+        }
+    });
     Ok(())
 }
 

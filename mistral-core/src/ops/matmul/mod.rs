@@ -84,6 +84,30 @@ pub fn matmul_with(
     matmul_at(Level::detect(), activations, x, weights, out)
 }
 
+/// [`matmul_with`] for several matrices with the same inputs, which are rounded once for all of
+/// one format: the projections to queries, keys and values, or gate and up.
+///
+/// # Errors
+///
+/// As [`matmul`], before any output is written.
+pub fn matmul_each<const N: usize>(
+    activations: &mut Activations,
+    x: ArrayView2<'_, f32>,
+    products: [(&Matrix, ArrayViewMut2<'_, f32>); N],
+) -> Result<(), OpError> {
+    let level = Level::detect();
+    for (weights, out) in &products {
+        check(&x, weights, out)?;
+    }
+    let mut rounded_for = None;
+    for (weights, out) in products {
+        let rounded = rounded_for == Some(weights.format());
+        compute_one(level, activations, rounded, x, weights, out);
+        rounded_for = Some(weights.format());
+    }
+    Ok(())
+}
+
 /// [`matmul_with`] at a given SIMD level.
 ///
 /// # Errors
@@ -96,21 +120,43 @@ pub fn matmul_at(
     weights: &Matrix,
     out: ArrayViewMut2<'_, f32>,
 ) -> Result<(), OpError> {
+    check(&x, weights, &out)?;
+    compute_one(level, activations, false, x, weights, out);
+    Ok(())
+}
+
+fn check(
+    x: &ArrayView2<'_, f32>,
+    weights: &Matrix,
+    out: &ArrayViewMut2<'_, f32>,
+) -> Result<(), OpError> {
     const OP: &str = "matmul";
     expect(OP, "inputs of x", x.ncols(), weights.cols())?;
     expect(OP, "tokens of out", out.nrows(), x.nrows())?;
     expect(OP, "outputs of out", out.ncols(), weights.rows())?;
-    contiguous(OP, "x", &x)?;
-    contiguous(OP, "out", &out)?;
+    contiguous(OP, "x", x)?;
+    contiguous(OP, "out", out)
+}
+
+/// One product whose shapes were checked. `rounded`: `activations` are those of `x` already.
+fn compute_one(
+    level: Level,
+    activations: &mut Activations,
+    rounded: bool,
+    x: ArrayView2<'_, f32>,
+    weights: &Matrix,
+    out: ArrayViewMut2<'_, f32>,
+) {
     if x.nrows() > 0 {
-        weights.format().visit(Matmul { level, activations, x, panels: weights.panels(), out });
+        let panels = weights.panels();
+        weights.format().visit(Matmul { level, activations, rounded, x, panels, out });
     }
-    Ok(())
 }
 
 struct Matmul<'a, 'o> {
     level: Level,
     activations: &'a mut Activations,
+    rounded: bool,
     x: ArrayView2<'a, f32>,
     panels: &'a [u8],
     out: ArrayViewMut2<'o, f32>,
@@ -125,7 +171,9 @@ impl FormatVisitor for Matmul<'_, '_> {
     }
 
     fn quantised<T: Tile>(self) {
-        self.activations.round::<T>(self.level, self.x);
+        if !self.rounded {
+            self.activations.round::<T>(self.level, self.x);
+        }
         let panels = QuantisedPanels::<T>::new(self.panels, self.activations, self.x.dim());
         compute(self.level, &panels, self.out);
     }

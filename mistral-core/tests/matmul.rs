@@ -1,31 +1,19 @@
-//! What users of the operations rely on: the same bits whatever runs beside a row, and an error
-//! against f64 no larger than that of the plain formula.
+//! What users of matrices rely on: the same bits whatever runs beside a row, at every level and on
+//! any number of threads, and those of the definition.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 use std::sync::Arc;
 
 use mistral_core::half::{bf16, f16};
-use mistral_core::ndarray::{Array1, Array2, Array3, Axis, s};
-use mistral_core::ops::{self, Activations, K_BLOCK, Rope, RopeLayout};
+use mistral_core::ndarray::{Array2, s};
+use mistral_core::ops::{self, Activations, K_BLOCK};
 use mistral_core::simd::Level;
 use mistral_core::{DType, Element, Matrix, MatrixError, OpError, SharedBytes, WeightFormat};
 use proptest::prelude::*;
 
-/// Numbers in -1..1 that repeat for a seed.
-fn numbers(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
+use self::seeded::{array, bits};
 
-fn array(rows: usize, cols: usize, seed: u64) -> Array2<f32> {
-    let mut next = numbers(seed);
-    Array2::from_shape_simple_fn((rows, cols), &mut next)
-}
+mod seeded;
 
 fn stored(weights: &Array2<f32>, format: impl Into<WeightFormat>) -> Matrix {
     let fill = |r: usize, row: &mut [f32]| {
@@ -33,10 +21,6 @@ fn stored(weights: &Array2<f32>, format: impl Into<WeightFormat>) -> Matrix {
         Ok::<(), MatrixError>(())
     };
     Matrix::from_rows(weights.nrows(), weights.ncols(), format, fill).unwrap()
-}
-
-fn bits(x: &Array2<f32>) -> Vec<u32> {
-    x.iter().map(|v| v.to_bits()).collect()
 }
 
 fn product(level: Level, x: &Array2<f32>, w: &Matrix) -> Array2<f32> {
@@ -140,6 +124,24 @@ proptest! {
     }
 
     #[test]
+    fn matrices_with_the_same_inputs_give_what_each_gives_alone(
+        rows in 1usize..30, outputs in 1usize..60, seed: u64,
+        first in 0usize..WeightFormat::ALL.len(), second in 0usize..WeightFormat::ALL.len(),
+    ) {
+        let x = array(rows, 256, seed);
+        let formats = [first, second, second].map(|index| WeightFormat::ALL[index]);
+        let [a, b, c] = formats.map(|format| stored(&array(outputs, 256, seed ^ 1), format));
+        let mut outs = [a.rows(), b.rows(), c.rows()].map(|n| Array2::from_elem((rows, n), f32::NAN));
+        let [out_a, out_b, out_c] = &mut outs;
+        let products =
+            [(&a, out_a.view_mut()), (&b, out_b.view_mut()), (&c, out_c.view_mut())];
+        ops::matmul_each(&mut Activations::default(), x.view(), products).unwrap();
+        for (matrix, out) in [a, b, c].iter().zip(&outs) {
+            prop_assert_eq!(bits(out), bits(&product(Level::detect(), &x, matrix)));
+        }
+    }
+
+    #[test]
     fn panels_written_and_read_again_are_the_same_matrix(
         rows in 1usize..40, blocks in 1usize..4, index in 0usize..WeightFormat::ALL.len(), seed: u64,
     ) {
@@ -208,84 +210,6 @@ proptest! {
             prop_assert_eq!(bits(&on(threads)), one.clone(), "{} threads", threads);
         }
     }
-
-    #[test]
-    fn a_norm_equals_the_formula_at_every_level_and_length(dim in 1usize..=130, seed: u64) {
-        let (x, weight) = (array(2, dim, seed), array(1, dim, seed ^ 1));
-        let norm = |level| {
-            let mut out = Array2::zeros((2, dim));
-            let weight = weight.as_slice().unwrap();
-            ops::rms_norm_at(level, x.view(), weight, 1e-5, out.view_mut()).unwrap();
-            out
-        };
-        let scalar = norm(Level::SCALAR);
-        prop_assert_eq!(bits(&norm(Level::detect())), bits(&scalar));
-        for (x, out) in x.outer_iter().zip(scalar.outer_iter()) {
-            let mean = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / dim as f64;
-            for ((x, w), out) in x.iter().zip(&weight).zip(out) {
-                let want = f64::from(*w) * f64::from(*x) / (mean + 1e-5).sqrt();
-                prop_assert!((f64::from(*out) - want).abs() <= 1e-6 * want.abs().max(1e-3));
-            }
-        }
-    }
-
-    #[test]
-    fn softmax_sums_to_one_and_equals_the_formula(len in 1usize..=130, seed: u64) {
-        let x: Vec<f32> = array(1, len, seed).iter().map(|v| v * 30.0).collect();
-        let apply = |level| {
-            let mut y = x.clone();
-            ops::softmax_at(level, &mut y);
-            y
-        };
-        let y = apply(Level::SCALAR);
-        prop_assert_eq!(&apply(Level::detect()), &y);
-        let largest = x.iter().fold(f64::MIN, |m, v| m.max(f64::from(*v)));
-        let total: f64 = x.iter().map(|v| (f64::from(*v) - largest).exp()).sum();
-        for (x, y) in x.iter().zip(&y) {
-            // x - max is rounded to f32, and e^x carries that error on.
-            let distance = largest - f64::from(*x);
-            let want = (-distance).exp() / total;
-            let tolerance = (1e-6 + 6e-8 * distance) * want;
-            prop_assert!((f64::from(*y) - want).abs() <= tolerance, "{} {}", y, want);
-        }
-    }
-
-    #[test]
-    fn a_gate_equals_the_formula_at_every_level(len in 1usize..=130, seed: u64) {
-        let gate = array(2, len, seed) * 20.0;
-        let up = array(2, len, seed ^ 1);
-        let apply = |level| {
-            let mut out = gate.clone();
-            ops::swiglu_at(level, out.view_mut(), up.view()).unwrap();
-            out
-        };
-        let out = apply(Level::SCALAR);
-        prop_assert_eq!(bits(&apply(Level::detect())), bits(&out));
-        for ((g, u), y) in gate.iter().zip(&up).zip(&out) {
-            let g = f64::from(*g);
-            let want = g / (1.0 + (-g).exp()) * f64::from(*u);
-            prop_assert!((f64::from(*y) - want).abs() <= 1e-6 * want.abs() + 1e-30);
-        }
-    }
-
-    #[test]
-    fn a_rotation_keeps_lengths_and_depends_on_its_position_alone(
-        start in 0usize..100_000, half in 1usize..40, seed: u64,
-        layout in prop_oneof![Just(RopeLayout::HalfSplit), Just(RopeLayout::Interleaved)],
-    ) {
-        let mut next = numbers(seed);
-        let x = Array3::from_shape_simple_fn((3, 2, 2 * half), &mut next);
-        let rope = Rope::new(2 * half, 1e6, layout).unwrap();
-        let mut together = x.clone();
-        rope.apply(together.view_mut(), &rope.angles(start..start + 3)).unwrap();
-        for t in 0..3 {
-            let mut alone = x.slice(s![t..=t, .., ..]).to_owned();
-            rope.apply(alone.view_mut(), &rope.angles(start + t..start + t + 1)).unwrap();
-            prop_assert_eq!(alone.index_axis(Axis(0), 0), together.index_axis(Axis(0), t));
-        }
-        let length = |x: &Array3<f32>| x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        prop_assert!((length(&x) / length(&together) - 1.0).abs() < 1e-6);
-    }
 }
 
 #[test]
@@ -341,11 +265,6 @@ fn arrays_that_do_not_fit_are_named() {
     );
     let none = Array2::zeros((0, 4));
     ops::matmul(none.view(), &w, Array2::zeros((0, 6)).view_mut()).unwrap();
-    let weight = Array1::<f32>::zeros(3);
-    let error =
-        ops::rms_norm(x.view(), weight.as_slice().unwrap(), 1e-5, Array2::zeros((3, 4)).view_mut())
-            .unwrap_err();
-    assert!(error.to_string().contains("features of x is 4, expected 3"), "{error}");
 }
 
 #[test]
