@@ -57,4 +57,34 @@ pub enum KvError {
         /// Heads and head size found.
         found: (usize, usize),
     },
+    /// Pages, or keys and values for one, of other heads.
+    #[error("(n_kv_heads, head_dim) is {found:?}, expected {expected:?} as in the page")]
+    PageShape {
+        /// Heads and head size found.
+        found: (usize, usize),
+        /// Heads and head size of the page.
+        expected: (usize, usize),
+    },
+    /// A slot beyond the last.
+    #[error("there is no slot {found} in pages with {slots} slots")]
+    NoSuchSlot {
+        /// The slot asked for.
+        found: usize,
+        /// Slots there are.
+        slots: usize,
+    },
+    /// A head beyond the last.
+    #[error("there is no key/value head {found}, the page has {n_kv_heads}")]
+    NoSuchHead {
+        /// The head asked for.
+        found: usize,
+        /// Heads there are.
+        n_kv_heads: usize,
+    },
+    /// The allocator has no more memory.
+    #[error("no memory for {bytes} bytes of keys and values")]
+    OutOfMemory {
+        /// Bytes asked for; `usize::MAX` if the number does not fit.
+        bytes: usize,
+    },
 }

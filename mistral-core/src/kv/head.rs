@@ -1,112 +1,120 @@
-//! One head of a view, as kernels walk over it: rows by absolute position.
+//! One head of a view, as kernels walk over it: panels and rows by absolute position.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use ndarray::{ArrayView2, ArrayView3, Axis};
+use ndarray::Axis;
 
-use super::{KvSegment, MAX_SEGMENTS};
-use crate::element::Element;
+use super::element::KvElement;
+use super::page::{KvPage, PAGE, Panel};
+use super::{KvSegment, PANEL, Rows};
+
+/// Runs of consecutive positions in a head: the pinned ones, and those of three segments.
+const RUNS: usize = super::MAX_SEGMENTS + 1;
 
 /// One head of a [`KvView`](super::KvView): its keys and values by absolute position.
 #[derive(Debug, Clone, Copy)]
-pub struct HeadView<'a, E: Element> {
-    runs: [Option<Run<'a, E>>; MAX_SEGMENTS],
+pub struct HeadView<'a, E: KvElement> {
+    runs: [Option<KvSegment<'a, E>>; RUNS],
+    head: usize,
 }
 
-/// The part of a head that lies in one segment.
-#[derive(Debug, Clone, Copy)]
-struct Run<'a, E: Element> {
-    start: usize,
-    end: usize,
-    keys: HeadRows<'a, E>,
-    values: HeadRows<'a, E>,
-}
-
-impl<'a, E: Element> HeadView<'a, E> {
-    /// The rows of `head` in each segment.
-    pub(super) fn new(segments: &[Option<KvSegment<'a, E>>; MAX_SEGMENTS], head: usize) -> Self {
-        let runs = segments.map(|segment| {
-            segment.map(|s| Run {
-                start: s.start(),
-                end: s.end(),
-                keys: HeadRows::new(s.keys(), head),
-                values: HeadRows::new(s.values(), head),
-            })
-        });
-        Self { runs }
+impl<'a, E: KvElement> HeadView<'a, E> {
+    pub(super) fn new(runs: [Option<KvSegment<'a, E>>; RUNS], head: usize) -> Self {
+        Self { runs, head }
     }
 
-    /// Keys of `positions`, oldest first; positions outside the view are left out.
-    #[inline(always)]
-    pub fn keys(&self, positions: Range<usize>) -> impl Iterator<Item = &'a [E]> {
-        self.rows(positions, |run| run.keys)
-    }
-
-    /// Values of `positions`, oldest first; positions outside the view are left out.
-    #[inline(always)]
-    pub fn values(&self, positions: Range<usize>) -> impl Iterator<Item = &'a [E]> {
-        self.rows(positions, |run| run.values)
-    }
-
-    #[inline(always)]
-    fn rows(
-        &self,
-        positions: Range<usize>,
-        side: impl Fn(&Run<'a, E>) -> HeadRows<'a, E>,
-    ) -> impl Iterator<Item = &'a [E]> {
-        self.runs.into_iter().flatten().flat_map(move |run| {
-            let rows = side(&run);
-            let from = positions.start.max(run.start);
-            let to = positions.end.min(run.end);
-            (from..to).map(move |position| rows.row(position - run.start))
-        })
-    }
-}
-
-/// The rows of one head in one array: what a kernel walks over.
-#[derive(Debug, Clone, Copy)]
-struct HeadRows<'a, E: Element> {
-    rows: Rows<'a, E>,
-    head_dim: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Rows<'a, E> {
-    /// Row `i` starts at `offset + i * stride`.
-    Strided { data: &'a [E], offset: usize, stride: usize },
-    /// An array cut so that no single slice covers it.
-    Scattered(ArrayView2<'a, E>),
-}
-
-impl<'a, E: Element> HeadRows<'a, E> {
-    /// Rows of `head` in a `(len, n_kv_heads, head_dim)` array with a contiguous last axis.
-    fn new(array: ArrayView3<'a, E>, head: usize) -> Self {
-        let (_, n_kv_heads, head_dim) = array.dim();
-        let one_head = array.index_axis_move(Axis(1), head);
-        let rows = if let Some(data) = one_head.to_slice() {
-            Rows::Strided { data, offset: 0, stride: head_dim }
-        } else if let Some(data) = array.to_slice() {
-            Rows::Strided { data, offset: head * head_dim, stride: n_kv_heads * head_dim }
-        } else {
-            Rows::Scattered(one_head)
-        };
-        Self { rows, head_dim }
-    }
-
-    /// The `head_dim` elements of row `index` (counted from the start of the segment).
-    ///
-    /// An index beyond the segment gives an empty slice.
-    #[inline(always)]
-    fn row(&self, index: usize) -> &'a [E] {
-        match self.rows {
-            Rows::Strided { data, offset, stride } => {
-                let from = offset + index * stride;
-                data.get(from..from + self.head_dim).unwrap_or_default()
+    /// The key at `position`, widened; `None` if the view does not hold it.
+    pub fn key(&self, position: usize, out: &mut [f32]) -> Option<()> {
+        let (run, index) = self.find(position)?;
+        match run.rows {
+            Rows::Arrays { keys, .. } => {
+                let row = keys.index_axis_move(Axis(0), index).index_axis_move(Axis(0), self.head);
+                E::widen_row(row.to_slice()?, out);
+                Some(())
             }
-            Rows::Scattered(array) if index < array.nrows() => {
-                array.index_axis_move(Axis(0), index).to_slice().unwrap_or_default()
+            Rows::Pages { pages, first_slot } => {
+                let (page, slot) = page_of(pages, first_slot + index)?;
+                page.key(self.head, slot, out).ok()
             }
-            Rows::Scattered(_) => &[],
         }
     }
+
+    /// The value at `position`, widened; `None` if the view does not hold it.
+    pub fn value(&self, position: usize, out: &mut [f32]) -> Option<()> {
+        let (run, index) = self.find(position)?;
+        match run.rows {
+            Rows::Arrays { values, .. } => {
+                let row =
+                    values.index_axis_move(Axis(0), index).index_axis_move(Axis(0), self.head);
+                E::widen_row(row.to_slice()?, out);
+                Some(())
+            }
+            Rows::Pages { pages, first_slot } => {
+                let (page, slot) = page_of(pages, first_slot + index)?;
+                page.value(self.head, slot, out).ok()
+            }
+        }
+    }
+
+    /// The panel in which all of `positions` lie in the lanes of their numbers modulo sixteen, if
+    /// there is one. `positions` are some of one aligned sixteen.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn panel(&self, positions: &Range<usize>) -> Option<Panel<'a>> {
+        let (run, index) = self.find(positions.start)?;
+        let Rows::Pages { pages, first_slot } = run.rows else {
+            return None;
+        };
+        let slot = first_slot + index;
+        if positions.end > run.end() || slot % PANEL != positions.start % PANEL {
+            return None;
+        }
+        let (page, slot) = page_of(pages, slot)?;
+        page.panel(self.head, slot).ok()
+    }
+
+    /// Copies the keys and values of `positions` into the lanes of their numbers modulo sixteen.
+    #[doc(hidden)]
+    pub fn gather(&self, positions: Range<usize>, keys: &mut [u8], values: &mut [u8]) {
+        for position in positions {
+            let Some((run, index)) = self.find(position) else {
+                continue;
+            };
+            let lane = position % PANEL;
+            match run.rows {
+                Rows::Arrays { keys: k, values: v } => {
+                    let row = |array: ndarray::ArrayView3<'a, E>| {
+                        let token = array.index_axis_move(Axis(0), index);
+                        token.index_axis_move(Axis(0), self.head).to_slice().unwrap_or_default()
+                    };
+                    E::place_key(keys, lane, row(k));
+                    E::place_value(values, lane, row(v));
+                }
+                Rows::Pages { pages, first_slot } => {
+                    let Some((page, slot)) = page_of(pages, first_slot + index) else {
+                        continue;
+                    };
+                    if let Ok(panel) = page.panel(self.head, slot) {
+                        let (from, head_dim) = (slot % PANEL, page.head_dim());
+                        E::copy_key((keys, lane), (panel.keys, from), head_dim);
+                        E::copy_value((values, lane), (panel.values, from), head_dim);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The run that holds `position`, and where in it.
+    #[inline(always)]
+    fn find(&self, position: usize) -> Option<(&KvSegment<'a, E>, usize)> {
+        let run = self.runs.iter().flatten().find(|run| run.positions().contains(&position))?;
+        Some((run, position - run.start()))
+    }
+}
+
+/// The page in which a slot lies, and the slot's number in it.
+#[inline(always)]
+fn page_of<E>(pages: &[Arc<KvPage<E>>], slot: usize) -> Option<(&KvPage<E>, usize)> {
+    Some((pages.get(slot / PAGE)?, slot % PAGE))
 }

@@ -1,5 +1,5 @@
 //! The vocabulary in which a cache hands keys and values to attention: borrowed rows with
-//! absolute positions. No storage and no arithmetic.
+//! absolute positions, and the formats and pages in which they lie.
 //!
 //! A ring buffer of capacity 6 that holds positions 4..10 while a chunk of 3 is being processed
 //! is three segments, each a plain array, nothing copied and nothing unrolled:
@@ -12,15 +12,29 @@
 //!           segment 2        segment 1     segment 3
 //! ```
 
+mod element;
 mod error;
+mod float;
+mod format;
 mod head;
+mod int8;
+mod page;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::ArrayView3;
 
+pub use element::{BLOCK, KvElement, PANEL};
+#[doc(hidden)]
+pub use element::{OutputSink, Queries, Seen, Values};
 pub use error::KvError;
+pub use format::{KvFormat, UnknownKvFormat};
 pub use head::HeadView;
+pub use int8::Int8;
+#[doc(hidden)]
+pub use page::Panel;
+pub use page::{KvPage, PAGE};
 
 use crate::element::Element;
 
@@ -35,11 +49,24 @@ use crate::element::Element;
 ///
 /// The last axis must be contiguous; the other two may have any stride, so position-major and
 /// head-major arrays both work without a copy.
+///
+/// Instead of arrays it may consist of a cache's [`KvPage`]s, which kernels read faster.
 #[derive(Debug, Clone, Copy)]
-pub struct KvSegment<'a, E: Element> {
+pub struct KvSegment<'a, E: KvElement> {
     start: usize,
-    keys: ArrayView3<'a, E>,
-    values: ArrayView3<'a, E>,
+    len: usize,
+    heads: (usize, usize),
+    rows: Rows<'a, E>,
+}
+
+/// Where the rows of a segment lie.
+#[derive(Debug, Clone, Copy)]
+enum Rows<'a, E: KvElement> {
+    /// `(len, n_kv_heads, head_dim)`, the last axis contiguous.
+    Arrays { keys: ArrayView3<'a, E>, values: ArrayView3<'a, E> },
+    /// Row `i` in slot `first_slot + i`, counted over all pages, each of which has [`PAGE`] slots
+    /// but the last.
+    Pages { pages: &'a [Arc<KvPage<E>>], first_slot: usize },
 }
 
 impl<'a, E: Element> KvSegment<'a, E> {
@@ -58,17 +85,57 @@ impl<'a, E: Element> KvSegment<'a, E> {
         if keys.dim() != values.dim() {
             return Err(KvError::ShapeMismatch { keys: keys.dim(), values: values.dim() });
         }
+        let (len, n_kv_heads, head_dim) = keys.dim();
         for (array, name) in [(&keys, "keys"), (&values, "values")] {
-            let (len, heads, head_dim) = array.dim();
             let stride = array.strides()[2];
-            if stride != 1 && head_dim > 1 && len > 0 && heads > 0 {
+            if stride != 1 && head_dim > 1 && len > 0 && n_kv_heads > 0 {
                 return Err(KvError::NotContiguous { array: name, stride });
             }
         }
-        if start.checked_add(keys.dim().0).is_none() {
-            return Err(KvError::PositionOverflow { start, len: keys.dim().0 });
+        if start.checked_add(len).is_none() {
+            return Err(KvError::PositionOverflow { start, len });
         }
-        Ok(Self { start, keys, values })
+        let rows = Rows::Arrays { keys, values };
+        Ok(Self { start, len, heads: (n_kv_heads, head_dim), rows })
+    }
+}
+
+impl<'a, E: KvElement> KvSegment<'a, E> {
+    /// Tags slots of some pages with the position in the first of them.
+    ///
+    /// Slots are counted over all pages; each but the last has [`PAGE`] of them. Kernels read a
+    /// segment fastest whose slots equal their positions modulo [`PANEL`].
+    ///
+    /// # Errors
+    ///
+    /// - [`KvError::NoSuchSlot`]: the pages have fewer slots.
+    /// - [`KvError::PageShape`]: the pages differ in their heads.
+    /// - [`KvError::PositionOverflow`]: `start + slots.len()` does not fit in `usize`.
+    pub fn from_pages(
+        start: usize,
+        pages: &'a [Arc<KvPage<E>>],
+        slots: Range<usize>,
+    ) -> Result<Self, KvError> {
+        let shape = |page: &KvPage<E>| (page.n_kv_heads(), page.head_dim());
+        let heads = pages.first().map_or((0, 0), |page| shape(page));
+        let mut there = 0;
+        for page in pages {
+            if shape(page) != heads {
+                return Err(KvError::PageShape { found: shape(page), expected: heads });
+            }
+            if there % PAGE != 0 {
+                return Err(KvError::NoSuchSlot { found: there, slots: there });
+            }
+            there += page.slots();
+        }
+        if slots.end > there {
+            return Err(KvError::NoSuchSlot { found: slots.end - 1, slots: there });
+        }
+        if start.checked_add(slots.len()).is_none() {
+            return Err(KvError::PositionOverflow { start, len: slots.len() });
+        }
+        let rows = Rows::Pages { pages, first_slot: slots.start };
+        Ok(Self { start, len: slots.len(), heads, rows })
     }
 
     /// Position of the first row.
@@ -78,27 +145,22 @@ impl<'a, E: Element> KvSegment<'a, E> {
 
     /// Number of positions.
     pub fn len(&self) -> usize {
-        self.keys.dim().0
+        self.len
     }
 
     /// Whether there is no position in it.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Position after the last row.
     pub fn end(&self) -> usize {
-        self.start + self.len()
+        self.start + self.len
     }
 
-    /// Keys, `(len, n_kv_heads, head_dim)`.
-    pub fn keys(&self) -> ArrayView3<'a, E> {
-        self.keys
-    }
-
-    /// Values, `(len, n_kv_heads, head_dim)`.
-    pub fn values(&self) -> ArrayView3<'a, E> {
-        self.values
+    /// From the first to the last position.
+    pub fn positions(&self) -> Range<usize> {
+        self.start..self.end()
     }
 }
 
@@ -123,8 +185,15 @@ pub const MAX_SEGMENTS: usize = 3;
 /// assert_eq!(view.positions(), 6..13);
 /// # Ok::<(), mistral_core::kv::KvError>(())
 /// ```
+///
+/// # Sinks
+///
+/// A cache may pin the first positions of a sequence when their successors are long forgotten
+/// (StreamingLLM, arXiv:2309.17453). [`with_sinks`](Self::with_sinks) puts them before the others,
+/// with a gap between.
 #[derive(Debug, Clone, Copy)]
-pub struct KvView<'a, E: Element> {
+pub struct KvView<'a, E: KvElement> {
+    sinks: Option<KvSegment<'a, E>>,
     segments: [Option<KvSegment<'a, E>>; MAX_SEGMENTS],
     start: usize,
     end: usize,
@@ -132,7 +201,7 @@ pub struct KvView<'a, E: Element> {
     head_dim: usize,
 }
 
-impl<'a, E: Element> KvView<'a, E> {
+impl<'a, E: KvElement> KvView<'a, E> {
     /// Joins segments in the order of their positions. Empty segments are skipped.
     ///
     /// # Errors
@@ -154,14 +223,13 @@ impl<'a, E: Element> KvView<'a, E> {
             if n == MAX_SEGMENTS {
                 return Err(KvError::TooManySegments { limit: MAX_SEGMENTS });
             }
-            let (_, heads, head_dim) = segment.keys.dim();
             match shape {
                 None => {
-                    shape = Some((heads, head_dim));
+                    shape = Some(segment.heads);
                     start = segment.start;
                 }
-                Some(first) if first != (heads, head_dim) => {
-                    return Err(KvError::HeadsDiffer { first, found: (heads, head_dim) });
+                Some(first) if first != segment.heads => {
+                    return Err(KvError::HeadsDiffer { first, found: segment.heads });
                 }
                 Some(_) if segment.start != expected => {
                     return Err(KvError::NotConsecutive { expected, found: segment.start });
@@ -173,24 +241,37 @@ impl<'a, E: Element> KvView<'a, E> {
             n += 1;
         }
         let (n_kv_heads, head_dim) = shape.ok_or(KvError::Empty)?;
-        Ok(Self { segments: kept, start, end: expected, n_kv_heads, head_dim })
+        Ok(Self { sinks: None, segments: kept, start, end: expected, n_kv_heads, head_dim })
     }
 
-    /// One pair of arrays whose first row is position 0: a whole sequence, nothing evicted.
+    /// The same with the first positions of the sequence, which lie before a gap.
+    ///
+    /// Those that the view holds itself are left out.
     ///
     /// # Errors
     ///
-    /// As [`KvSegment::new`] and [`KvView::new`].
-    pub fn from_arrays(
-        keys: ArrayView3<'a, E>,
-        values: ArrayView3<'a, E>,
-    ) -> Result<Self, KvError> {
-        Self::new([KvSegment::new(0, keys, values)?])
+    /// - [`KvError::NotConsecutive`]: the segment does not start at position 0.
+    /// - [`KvError::HeadsDiffer`]: it differs in the number or the size of heads.
+    pub fn with_sinks(self, sinks: KvSegment<'a, E>) -> Result<Self, KvError> {
+        if sinks.start != 0 {
+            return Err(KvError::NotConsecutive { expected: 0, found: sinks.start });
+        }
+        let first = (self.n_kv_heads, self.head_dim);
+        if sinks.heads != first {
+            return Err(KvError::HeadsDiffer { first, found: sinks.heads });
+        }
+        let len = sinks.len.min(self.start);
+        Ok(Self { sinks: (len > 0).then_some(KvSegment { len, ..sinks }), ..self })
     }
 
-    /// The positions in the view, without gaps.
+    /// The positions in the view, without gaps and without sinks before a gap.
     pub fn positions(&self) -> Range<usize> {
         self.start..self.end
+    }
+
+    /// How many of the first positions of the sequence are there.
+    pub fn sinks(&self) -> usize {
+        if self.start == 0 { self.end } else { self.sinks.map_or(0, |sinks| sinks.len) }
     }
 
     /// Number of key/value heads.
@@ -205,14 +286,29 @@ impl<'a, E: Element> KvView<'a, E> {
 
     /// The segments, oldest positions first.
     pub fn segments(&self) -> impl Iterator<Item = &KvSegment<'a, E>> {
-        self.segments.iter().flatten()
+        self.sinks.iter().chain(self.segments.iter().flatten())
     }
 
     /// The rows of one head over all segments.
     ///
     /// Returns `None` if there is no such head.
     pub fn head(&self, head: usize) -> Option<HeadView<'a, E>> {
-        (head < self.n_kv_heads).then(|| HeadView::new(&self.segments, head))
+        let [a, b, c] = self.segments;
+        (head < self.n_kv_heads).then(|| HeadView::new([c, b, a, self.sinks], head))
+    }
+}
+
+impl<'a, E: Element> KvView<'a, E> {
+    /// One pair of arrays whose first row is position 0: a whole sequence, nothing evicted.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvSegment::new`] and [`KvView::new`].
+    pub fn from_arrays(
+        keys: ArrayView3<'a, E>,
+        values: ArrayView3<'a, E>,
+    ) -> Result<Self, KvError> {
+        Self::new([KvSegment::new(0, keys, values)?])
     }
 }
 

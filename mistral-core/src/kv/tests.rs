@@ -18,11 +18,11 @@ fn any_outer_stride_gives_the_same_rows() {
     for array in views {
         let view = KvView::from_arrays(array, array).unwrap();
         for head in 0..3 {
-            let rows: Vec<_> = view.head(head).unwrap().keys(1..4).collect();
-            assert_eq!(rows.len(), 3);
-            for (i, row) in rows.iter().enumerate() {
-                let first = ((i + 1) * 100 + head * 10) as f32;
-                assert_eq!(row, &[first, first + 1.0, first + 2.0, first + 3.0]);
+            for position in 1..4 {
+                let mut row = [0.0; 4];
+                view.head(head).unwrap().key(position, &mut row).unwrap();
+                let first = (position * 100 + head * 10) as f32;
+                assert_eq!(row, [first, first + 1.0, first + 2.0, first + 3.0]);
             }
         }
     }
@@ -36,8 +36,15 @@ fn rows_cross_segment_borders_in_order_of_position() {
         KvSegment::new(10, b.view(), b.view()).unwrap(),
     ])
     .unwrap();
-    let values: Vec<f32> = view.head(0).unwrap().values(8..99).map(|row| row[0]).collect();
-    assert_eq!(values, [100.0, 200.0, 0.0, 100.0]);
+    let head = view.head(0).unwrap();
+    let value = |position| {
+        let mut row = [0.0];
+        head.value(position, &mut row).map(|()| row[0])
+    };
+    let values: Vec<_> = (6..14).map(value).collect();
+    let held = [0.0, 100.0, 200.0, 0.0, 100.0].map(Some);
+    assert_eq!(values[1..6], held);
+    assert_eq!((values[0], values[6]), (None, None));
     assert!(view.head(1).is_none());
 }
 
@@ -75,4 +82,115 @@ fn a_strided_head_and_unequal_arrays_are_refused() {
         KvSegment::new(0, a.view(), short).unwrap_err(),
         KvError::ShapeMismatch { keys: (3, 2, 4), values: (2, 2, 4) }
     );
+}
+
+fn row(seed: usize, heads: usize, dim: usize) -> ndarray::Array2<f32> {
+    ndarray::Array2::from_shape_fn((heads, dim), |(h, d)| {
+        ((seed * 31 + h * 17 + d * 7) % 97) as f32 / 13.0 - 3.0
+    })
+}
+
+fn pages_of<E: KvElement>(len: usize, heads: usize, dim: usize) -> Vec<Arc<KvPage<E>>> {
+    let mut pages = Vec::new();
+    for first in (0..len).step_by(PAGE) {
+        let mut page = KvPage::new(heads, PAGE.min(len - first), dim).unwrap();
+        for slot in 0..PAGE.min(len - first) {
+            let keys = row(first + slot, heads, dim);
+            page.write(slot, keys.view(), (&keys * -2.0).view()).unwrap();
+        }
+        pages.push(Arc::new(page));
+    }
+    pages
+}
+
+fn a_page_gives_back_what_was_written<E: KvElement>(steps: f32) {
+    for dim in [1, 16, 20, 32, 33, 80] {
+        let pages = pages_of::<E>(150, 3, dim);
+        let view = KvView::new([KvSegment::from_pages(7, &pages, 0..150).unwrap()]).unwrap();
+        for position in [7, 23, 134, 135, 156] {
+            let want = row(position - 7, 3, dim);
+            for head in 0..3 {
+                let (mut key, mut value) = (vec![0.0; dim], vec![0.0; dim]);
+                view.head(head).unwrap().key(position, &mut key).unwrap();
+                view.head(head).unwrap().value(position, &mut value).unwrap();
+                let want = want.row(head);
+                let largest = want.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                for ((key, value), want) in key.iter().zip(&value).zip(want) {
+                    let tolerance = 0.51 * largest / steps + 1e-3 * largest;
+                    assert!((key - want).abs() <= tolerance, "{key} for {want}");
+                    assert!((value + 2.0 * want).abs() <= 2.0 * tolerance, "{value} for {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_of_every_format_give_back_what_was_written() {
+    a_page_gives_back_what_was_written::<f32>(f32::INFINITY);
+    a_page_gives_back_what_was_written::<half::f16>(1024.0);
+    a_page_gives_back_what_was_written::<half::bf16>(128.0);
+    a_page_gives_back_what_was_written::<Int8>(127.0);
+}
+
+#[test]
+fn copied_slots_are_the_same_bytes_wherever_they_go() {
+    fn check<E: KvElement>() {
+        let source = pages_of::<E>(64, 2, 40).remove(0);
+        for (at, slots) in [(0, 0..64), (16, 0..33), (5, 3..40), (31, 16..17)] {
+            let mut page = KvPage::<E>::new(2, 64, 40).unwrap();
+            page.copy(at, &source, slots.clone()).unwrap();
+            for (to, from) in (at..).zip(slots) {
+                for head in 0..2 {
+                    let (mut a, mut b) = ([0.0; 40], [1.0; 40]);
+                    page.key(head, to, &mut a).unwrap();
+                    source.key(head, from, &mut b).unwrap();
+                    assert_eq!(a, b);
+                    page.value(head, to, &mut a).unwrap();
+                    source.value(head, from, &mut b).unwrap();
+                    assert_eq!(a, b);
+                }
+            }
+        }
+        let mut read = KvPage::<E>::new(2, 64, 40).unwrap();
+        read.as_bytes_mut().copy_from_slice(source.as_bytes());
+        assert_eq!(read.as_bytes(), source.as_bytes());
+        assert_eq!(KvPage::<E>::bytes_for(2, 64, 40), Some(source.bytes()));
+    }
+    check::<f32>();
+    check::<half::bf16>();
+    check::<Int8>();
+}
+
+#[test]
+fn sinks_stand_before_a_gap() {
+    let pages = pages_of::<f32>(40, 1, 4);
+    let sinks = KvSegment::from_pages(0, &pages, 0..4).unwrap();
+    let later = KvView::new([KvSegment::from_pages(20, &pages, 20..40).unwrap()]).unwrap();
+    assert_eq!(later.sinks(), 0);
+    let view = later.with_sinks(sinks).unwrap();
+    assert_eq!((view.sinks(), view.positions()), (4, 20..40));
+    let mut key = [0.0; 4];
+    assert!(view.head(0).unwrap().key(3, &mut key).is_some());
+    assert!(view.head(0).unwrap().key(4, &mut key).is_none());
+    let late = KvSegment::from_pages(1, &pages, 0..4).unwrap();
+    assert!(matches!(later.with_sinks(late), Err(KvError::NotConsecutive { .. })));
+    // Nothing is forgotten yet: the view's own rows are the sinks.
+    let whole = KvView::new([KvSegment::from_pages(0, &pages, 0..40).unwrap()]).unwrap();
+    assert_eq!(whole.with_sinks(sinks).unwrap().sinks(), 40);
+}
+
+#[test]
+fn pages_that_do_not_fit_are_named() {
+    let pages = pages_of::<f32>(40, 1, 4);
+    let error = KvSegment::from_pages(0, &pages, 0..49).unwrap_err();
+    assert_eq!(error, KvError::NoSuchSlot { found: 48, slots: 48 });
+    let mut page = (*pages[0]).clone();
+    let wide = row(0, 1, 5);
+    let error = page.write(0, wide.view(), wide.view()).unwrap_err();
+    assert_eq!(error, KvError::PageShape { found: (1, 5), expected: (1, 4) });
+    let error = KvPage::<f32>::new(1, PAGE + 1, 4).unwrap_err();
+    assert_eq!(error, KvError::NoSuchSlot { found: PAGE, slots: PAGE });
+    assert!(matches!(KvPage::<f32>::new(usize::MAX, 16, 4), Err(KvError::OutOfMemory { .. })));
+    assert!(page.key(1, 0, &mut []).is_err());
 }

@@ -25,6 +25,7 @@ mod q5_0;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod rounding;
 mod search;
 mod sub_scales;
 
@@ -35,6 +36,7 @@ pub use q5_0::Q5_0;
 pub use q5_k::Q5K;
 pub use q6_k::Q6K;
 pub use q8_0::Q8_0;
+pub use rounding::round_block;
 
 pub(crate) use q4_0::Q4_0Tile;
 pub(crate) use q4_k::Q4KTile;

@@ -5,9 +5,9 @@ use std::ops::Range;
 use ndarray::ArrayView2;
 
 use crate::ops::row;
-use crate::quant::Block;
 use crate::quant::kernel::{Tile, Width, groups, steps};
-use crate::simd::{Integers, Kernel, LANES, Lanes, Level, max_lanes, sum_lanes};
+use crate::quant::{Block, round_block};
+use crate::simd::{Integers, Kernel, Level};
 use crate::threads;
 
 /// Rows whose inputs lie together: sixteen groups of six that stay in the second-level cache.
@@ -136,7 +136,7 @@ impl<T: Tile> Kernel for RoundChunk<'_, T> {
         for (r, index) in self.rows.clone().enumerate() {
             let (blocks, _) = row(&self.x, index).as_chunks::<BLOCK>();
             for (b, block) in blocks.iter().enumerate() {
-                let (scale, integers) = round_block::<S, T::Width>(simd, block);
+                let (scale, integers) = round_block(simd, block, T::Width::LARGEST);
                 for (g, integers) in integers.chunks_exact(T::GROUP).enumerate() {
                     let at = (b * per_block + g) * n + r;
                     let steps = &mut self.steps[at * per_group..][..per_group];
@@ -150,39 +150,6 @@ impl<T: Tile> Kernel for RoundChunk<'_, T> {
             }
         }
     }
-}
-
-/// `x ≈ scale * integer`. A block with NaN or infinity has a scale that is not finite.
-#[inline(always)]
-fn round_block<S: Integers, W: Width>(simd: S, x: &[f32; BLOCK]) -> (f32, [i32; BLOCK]) {
-    // Added to a small number and taken as bits, this leaves the number rounded to nearest even.
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
-    let zero = simd.splat(0.0);
-    let mut largest = zero;
-    let mut poison = zero;
-    let (halves, _) = x.as_chunks::<LANES>();
-    for half in halves {
-        let v = simd.load(half);
-        largest = simd.max(simd.max(v, simd.sub(zero, v)), largest);
-        poison = simd.add(poison, simd.sub(v, v));
-    }
-    let scale = max_lanes(simd, largest) / W::LARGEST + sum_lanes(simd, poison);
-    let mut integers = [0; BLOCK];
-    if !scale.is_finite() {
-        return (scale, integers);
-    }
-    // Inputs this small are lost beside any others: their scale has no finite inverse.
-    let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    for (half, out) in halves.iter().zip(integers.as_chunks_mut::<LANES>().0) {
-        let mut shifted = Lanes([0.0; LANES]);
-        let v = simd.mul_add(simd.load(half), simd.splat(inverse), simd.splat(ROUND));
-        simd.store(v, &mut shifted.0);
-        for (integer, shifted) in out.iter_mut().zip(shifted.0) {
-            *integer = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-        }
-    }
-    (scale, integers)
 }
 
 /// Inputs of a row are whole blocks wherever weights are: a block of weights has 32 or 256.

@@ -1,0 +1,233 @@
+//! Keys and values in floats.
+
+use std::ops::Range;
+
+use super::element::{BLOCK, KvElement, OutputSink, Queries, Seen, Values, sealed};
+use super::{KvFormat, PANEL};
+use crate::element::{DType, Element};
+use crate::simd::{Integers, LANES, Lanes, lanes_of, lanes_of_mut};
+use crate::tile::{self, Sums};
+
+impl<E: Element> sealed::Sealed for E {}
+
+/// Position `lane` of a key panel, element by element.
+fn key_of<E: Element>(panel: &[u8], lane: usize) -> impl Iterator<Item = &E> {
+    lanes_of::<E>(panel).iter().map(move |lanes| &lanes.0[lane % LANES])
+}
+
+/// Position `lane` of a value panel, sixteen elements at a time.
+fn value_of<E: Element>(panel: &[u8], lane: usize) -> impl Iterator<Item = &[E; LANES]> {
+    lanes_of::<E>(panel).iter().skip(lane).step_by(PANEL).map(|lanes| &lanes.0)
+}
+
+/// As [`value_of`].
+fn value_of_mut<E: Element>(
+    panel: &mut [u8],
+    lane: usize,
+) -> impl Iterator<Item = &mut [E; LANES]> {
+    lanes_of_mut::<E>(panel).iter_mut().skip(lane).step_by(PANEL).map(|lanes| &mut lanes.0)
+}
+
+impl<E: Element> KvElement for E {
+    const FORMAT: KvFormat = match E::DTYPE {
+        DType::F32 => KvFormat::F32,
+        DType::F16 => KvFormat::F16,
+        DType::BF16 => KvFormat::BF16,
+    };
+
+    type Wide = f32;
+
+    fn key_panel_bytes(head_dim: usize) -> usize {
+        head_dim.saturating_mul(size_of::<Lanes<E>>())
+    }
+
+    fn value_panel_bytes(head_dim: usize) -> usize {
+        head_dim.div_ceil(LANES).saturating_mul(PANEL * size_of::<Lanes<E>>())
+    }
+
+    fn write_key(panel: &mut [u8], lane: usize, key: &[f32]) {
+        for (lanes, x) in lanes_of_mut::<E>(panel).iter_mut().zip(key) {
+            lanes.0[lane % LANES] = E::from_f32(*x);
+        }
+    }
+
+    fn write_value(panel: &mut [u8], lane: usize, value: &[f32]) {
+        for (to, from) in value_of_mut::<E>(panel, lane).zip(value.chunks(LANES)) {
+            E::round_slice(from, to);
+        }
+    }
+
+    fn read_key(panel: &[u8], lane: usize, key: &mut [f32]) {
+        for (to, from) in key.iter_mut().zip(key_of::<E>(panel, lane)) {
+            *to = from.to_f32();
+        }
+    }
+
+    fn read_value(panel: &[u8], lane: usize, value: &mut [f32]) {
+        for (to, from) in value.chunks_mut(LANES).zip(value_of::<E>(panel, lane)) {
+            E::widen_row(&from[..to.len()], to);
+        }
+    }
+
+    fn copy_key(to: (&mut [u8], usize), from: (&[u8], usize), _head_dim: usize) {
+        let source = key_of::<E>(from.0, from.1);
+        for (lanes, x) in lanes_of_mut::<E>(to.0).iter_mut().zip(source) {
+            lanes.0[to.1 % LANES] = *x;
+        }
+    }
+
+    fn copy_value(to: (&mut [u8], usize), from: (&[u8], usize), _head_dim: usize) {
+        for (to, from) in value_of_mut::<E>(to.0, to.1).zip(value_of::<E>(from.0, from.1)) {
+            *to = *from;
+        }
+    }
+
+    fn place_key(panel: &mut [u8], lane: usize, row: &[Self]) {
+        for (lanes, x) in lanes_of_mut::<E>(panel).iter_mut().zip(row) {
+            lanes.0[lane % LANES] = *x;
+        }
+    }
+
+    fn place_value(panel: &mut [u8], lane: usize, row: &[Self]) {
+        for (to, from) in value_of_mut::<E>(panel, lane).zip(row.chunks(LANES)) {
+            to[..from.len()].copy_from_slice(from);
+        }
+    }
+
+    fn widen_row(row: &[Self], out: &mut [f32]) {
+        for (to, from) in out.iter_mut().zip(row) {
+            *to = from.to_f32();
+        }
+    }
+
+    #[inline(always)]
+    fn widen_keys<S: Integers>(simd: S, from: &[u8], to: &mut [u8]) {
+        for (to, from) in lanes_of_mut::<f32>(to).iter_mut().zip(lanes_of::<E>(from)) {
+            simd.store(E::load(simd, from), &mut to.0);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_values<S: Integers>(simd: S, from: &[u8], to: (&mut [u8], usize, usize)) {
+        let (to, first, rows) = to;
+        let columns = lanes_of_mut::<f32>(to).chunks_exact_mut(rows);
+        for (to, from) in columns.zip(lanes_of::<E>(from).chunks_exact(PANEL)) {
+            for (to, from) in to[first..].iter_mut().zip(from) {
+                simd.store(E::load(simd, from), &mut to.0);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn load_query<S: Integers>(_simd: S, _queries: &mut Queries, _row: usize) {}
+
+    #[inline(always)]
+    fn scores<S: Integers, const R: usize, const P: usize>(
+        simd: S,
+        (queries, first): (&Queries, usize),
+        panels: [&[u8]; P],
+    ) -> Sums<S, R, P> {
+        let mut rows: [&[f32]; R] = [&[]; R];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = queries.row(first + r);
+        }
+        let mut keys: [&[Lanes<E>]; P] = [&[]; P];
+        for (keys, panel) in keys.iter_mut().zip(panels) {
+            *keys = lanes_of::<E>(panel);
+        }
+        tile::accumulate(simd, rows, keys, tile::zeros(simd))
+    }
+
+    #[inline(always)]
+    fn outputs<S: Integers, const R: usize, const P: usize>(
+        simd: S,
+        p: &[[f32; BLOCK]; R],
+        seen: &Seen<R>,
+        values: Values<'_>,
+        sink: &mut impl OutputSink<S>,
+    ) {
+        let mut column = 0;
+        while column + P <= values.width {
+            let sums = weighted_sums::<S, E, R, P>(simd, p, seen, values, column);
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (i, sums) in sums.into_iter().enumerate() {
+                    sink.take(r, column + i, sums);
+                }
+            }
+            column += P;
+        }
+        for column in column..values.width {
+            let sums = weighted_sums::<S, E, R, 1>(simd, p, seen, values, column);
+            for (r, [sums]) in sums.into_iter().enumerate() {
+                sink.take(r, column, sums);
+            }
+        }
+    }
+}
+
+/// `Σ_j p[r][j] v[j]` over the positions that row `r` sees, one chain over rising `j`.
+///
+/// Over the positions that all rows see, values are added for all of them in one pass; the ragged
+/// ends are added row by row, before and after.
+#[inline(always)]
+fn weighted_sums<S: Integers, E: Element, const R: usize, const P: usize>(
+    simd: S,
+    p: &[[f32; BLOCK]; R],
+    seen: &Seen<R>,
+    values: Values<'_>,
+    column: usize,
+) -> Sums<S, R, P> {
+    let mut sums = tile::zeros::<S, R, P>(simd);
+    let all = &seen.all;
+    let ragged = seen.is_ragged();
+    if ragged {
+        for r in 0..R {
+            let end = all.start.max(seen.rows[r].start).min(seen.rows[r].end);
+            let range = seen.rows[r].start..end;
+            sums[r] = add::<S, E, 1, P>(simd, [&p[r]], values, column, range, [sums[r]])[0];
+        }
+    }
+    let mut rows = [&p[0]; R];
+    for r in 0..R {
+        rows[r] = &p[r];
+    }
+    sums = add::<S, E, R, P>(simd, rows, values, column, all.clone(), sums);
+    if ragged {
+        for r in 0..R {
+            let start = all.end.max(seen.rows[r].start).min(seen.rows[r].end);
+            let range = start..seen.rows[r].end;
+            sums[r] = add::<S, E, 1, P>(simd, [&p[r]], values, column, range, [sums[r]])[0];
+        }
+    }
+    sums
+}
+
+/// `sums[r] + Σ_j p[r][j] v[j]` over the positions in `range`, panel by panel.
+#[inline(always)]
+fn add<S: Integers, E: Element, const R: usize, const P: usize>(
+    simd: S,
+    p: [&[f32; BLOCK]; R],
+    values: Values<'_>,
+    column: usize,
+    range: Range<usize>,
+    mut sums: Sums<S, R, P>,
+) -> Sums<S, R, P> {
+    let n = values.positions;
+    let mut from = range.start;
+    while from < range.end {
+        let panel = from / n;
+        let to = range.end.min((panel + 1) * n);
+        let lanes = lanes_of::<E>(values.panels[panel]);
+        let mut rows: [&[f32]; R] = [&[]; R];
+        for r in 0..R {
+            rows[r] = &p[r][from..to];
+        }
+        let mut columns: [&[Lanes<E>]; P] = [&[]; P];
+        for (i, at) in columns.iter_mut().enumerate() {
+            *at = &lanes[(column + i) * values.rows + from - panel * n..][..to - from];
+        }
+        sums = tile::accumulate(simd, rows, columns, sums);
+        from = to;
+    }
+    sums
+}
