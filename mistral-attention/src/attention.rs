@@ -1,14 +1,13 @@
-//! The entry point: checks, then kernels.
+//! The entry points: checks, then kernels.
 
 use mistral_core::Element;
-use mistral_core::kv::KvView;
+use mistral_core::kv::{KvElement, KvView};
 use mistral_core::simd::Level;
 use ndarray::{ArrayView3, ArrayViewMut3};
 
+use crate::call::Call;
 use crate::config::AttentionConfig;
 use crate::error::AttentionError;
-use crate::kernel;
-use crate::plan::Plan;
 
 /// An attention layer without weights: a checked configuration. Small, `Copy` and shareable.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +24,7 @@ impl Attention {
     /// - [`AttentionError::ZeroSize`]: a number of heads or the head size is 0.
     /// - [`AttentionError::UngroupedHeads`]: `n_heads` is not a multiple of `n_kv_heads`.
     /// - [`AttentionError::BadScale`]: the scale is NaN or infinite.
+    /// - [`AttentionError::BadSoftCap`]: the soft-cap is not a finite number above 0.
     pub fn new(config: AttentionConfig) -> Result<Self, AttentionError> {
         config.check()?;
         Ok(Self { config, level: Level::detect() })
@@ -40,6 +40,10 @@ impl Attention {
         self.config
     }
 
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
     /// `out[i] = Σ_j softmax_j(scale * q[i] . k[j]) v[j]` over the keys `j` that query `i` sees.
     ///
     /// The last query stands at the last position of the view, so there is neither an offset nor a
@@ -48,12 +52,15 @@ impl Attention {
     /// of threads, any cut of the view into segments, and any SIMD level. Keys and values that a
     /// query does not see change none of its bits, even if they are NaN.
     ///
+    /// [`call`](Self::call) has more to offer: log-sum-exp, parts of a history, sums over keys,
+    /// cancelling, and memory that is used again.
+    ///
     /// Shapes
     ///
     /// | array | shape |
     /// |---|---|
     /// | q | `(q_len, n_heads, head_dim)`, any strides |
-    /// | kv | `(positions, n_kv_heads, head_dim)` in up to three segments of f32, f16 or bf16 |
+    /// | kv | `(positions, n_kv_heads, head_dim)` in arrays or pages of f32, f16, bf16 or int8 |
     /// | out | `(q_len, n_heads, head_dim)`, any strides; overwritten |
     ///
     /// # Errors
@@ -64,8 +71,8 @@ impl Attention {
     ///   configuration.
     /// - [`AttentionError::OutShape`]: `out` is not shaped as `q`.
     /// - [`AttentionError::TooManyQueries`]: more queries than positions.
-    /// - [`AttentionError::MissingHistory`]: the view does not reach back as far as the first query
-    ///   sees.
+    /// - [`AttentionError::MissingHistory`], [`AttentionError::MissingSinks`]: the view lacks keys
+    ///   that a query sees.
     ///
     /// # Cost
     ///
@@ -73,19 +80,68 @@ impl Attention {
     /// read once for each key/value head and tile of queries (once in decode). Scratch memory is a
     /// few hundred KB a task at `head_dim` 128, whatever the length. Work is spread over the
     /// threads of the rayon pool in which it is called.
-    pub fn forward<E: Element>(
+    pub fn forward<E: KvElement>(
         &self,
         q: ArrayView3<'_, f32>,
         kv: &KvView<'_, E>,
         out: ArrayViewMut3<'_, f32>,
     ) -> Result<(), AttentionError> {
-        let plan = Plan::new(&self.config, q.dim(), kv)?;
-        if out.dim() != q.dim() {
-            return Err(AttentionError::OutShape { found: out.dim(), expected: q.dim() });
-        }
-        if plan.q_len() > 0 {
-            kernel::forward(self.level, plan, q, kv, out);
-        }
-        Ok(())
+        self.call(q, kv).run(out)
+    }
+
+    /// A call with options: see [`Call`].
+    pub fn call<'q, 'v, 'o, E: KvElement>(
+        &self,
+        q: ArrayView3<'q, f32>,
+        kv: &KvView<'v, E>,
+    ) -> Call<'q, 'v, 'o, E> {
+        Call::new(*self, q, *kv)
+    }
+
+    /// [`forward`](Self::forward) over a whole sequence in plain slices, row by row.
+    ///
+    /// ```
+    /// use mistral_attention::{Attention, AttentionConfig};
+    ///
+    /// let attention = Attention::new(AttentionConfig::new(2, 1, 4))?;
+    /// let (keys, values) = ([0.5f32; 3 * 4], [7.0f32; 3 * 4]); // three positions, one head
+    /// let q = [1.0; 2 * 4]; // one query of two heads
+    /// let mut out = [0.0; 2 * 4];
+    /// attention.forward_slices(&q, &keys, &values, &mut out)?;
+    /// assert_eq!(out, [7.0; 8]);
+    /// # Ok::<(), mistral_attention::AttentionError>(())
+    /// ```
+    ///
+    /// Shapes
+    ///
+    /// | slice | shape |
+    /// |---|---|
+    /// | q, out | `(q_len, n_heads, head_dim)` |
+    /// | keys, values | `(positions, n_kv_heads, head_dim)`, from position 0 on |
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](Self::forward), and [`AttentionError::SliceLength`] for a slice that is not
+    /// so many whole rows.
+    pub fn forward_slices<E: Element>(
+        &self,
+        q: &[f32],
+        keys: &[E],
+        values: &[E],
+        out: &mut [f32],
+    ) -> Result<(), AttentionError> {
+        let (heads, kv_heads) = (self.config.n_heads(), self.config.n_kv_heads());
+        let dim = self.config.head_dim();
+        let rows = |array, found: usize, heads: usize| {
+            let row = heads.saturating_mul(dim);
+            let whole = found.is_multiple_of(row);
+            let shape = (found / row, heads, dim);
+            if whole { Ok(shape) } else { Err(AttentionError::SliceLength { array, found, row }) }
+        };
+        let q = ArrayView3::from_shape(rows("q", q.len(), heads)?, q)?;
+        let keys = ArrayView3::from_shape(rows("keys", keys.len(), kv_heads)?, keys)?;
+        let values = ArrayView3::from_shape(rows("values", values.len(), kv_heads)?, values)?;
+        let out = ArrayViewMut3::from_shape(rows("out", out.len(), heads)?, out)?;
+        self.forward(q, &KvView::from_arrays(keys, values)?, out)
     }
 }

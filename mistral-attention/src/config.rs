@@ -22,7 +22,9 @@ pub struct AttentionConfig {
     n_kv_heads: usize,
     head_dim: usize,
     window: Window,
+    sinks: usize,
     scale: Option<f32>,
+    soft_cap: Option<f32>,
 }
 
 impl AttentionConfig {
@@ -33,7 +35,8 @@ impl AttentionConfig {
     /// attention. There is no window, and the scale is `1 / sqrt(head_dim)`, until said otherwise.
     /// [`Attention::new`](crate::Attention::new) checks the numbers.
     pub fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Self {
-        Self { n_heads, n_kv_heads, head_dim, window: Window::Full, scale: None }
+        let window = Window::Full;
+        Self { n_heads, n_kv_heads, head_dim, window, sinks: 0, scale: None, soft_cap: None }
     }
 
     /// Limits how far back a query sees.
@@ -44,6 +47,18 @@ impl AttentionConfig {
     /// Scores are `scale * q . k` instead of `q . k / sqrt(head_dim)`.
     pub fn with_scale(self, scale: f32) -> Self {
         Self { scale: Some(scale), ..self }
+    }
+
+    /// Every query sees the first `sinks` positions as well, however far back they lie
+    /// (StreamingLLM, arXiv:2309.17453, section 3).
+    pub fn with_sinks(self, sinks: usize) -> Self {
+        Self { sinks, ..self }
+    }
+
+    /// Scores are `soft_cap * tanh(score / soft_cap)`, after the scale and before the mask
+    /// (arXiv:2408.00118, section 2).
+    pub fn with_soft_cap(self, soft_cap: f32) -> Self {
+        Self { soft_cap: Some(soft_cap), ..self }
     }
 
     /// Query heads.
@@ -76,6 +91,16 @@ impl AttentionConfig {
         self.scale.unwrap_or_else(|| (1.0 / (self.head_dim as f64).sqrt()) as f32)
     }
 
+    /// How many of the first positions every query sees.
+    pub fn sinks(&self) -> usize {
+        self.sinks
+    }
+
+    /// The bound that scores approach; `None` if they have none.
+    pub fn soft_cap(&self) -> Option<f32> {
+        self.soft_cap
+    }
+
     /// Finds what no call could make good.
     pub(crate) fn check(&self) -> Result<(), AttentionError> {
         let sizes = [
@@ -96,6 +121,12 @@ impl AttentionConfig {
         }
         if !self.scale().is_finite() {
             return Err(AttentionError::BadScale { found: self.scale() });
+        }
+        match self.soft_cap {
+            Some(found) if !(found.is_finite() && found > 0.0) => {
+                return Err(AttentionError::BadSoftCap { found });
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 /// A configuration that makes no sense, or arrays that do not fit it.
 ///
-/// [`Attention::new`](crate::Attention::new) finds the first group,
-/// [`Attention::forward`](crate::Attention::forward) the second, before it writes anything.
+/// [`Attention::new`](crate::Attention::new) finds the first group, the calls the second, before
+/// they write anything.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttentionError {
@@ -28,6 +28,12 @@ pub enum AttentionError {
     #[error("the softmax scale is {found}, expected a finite number")]
     BadScale {
         /// The scale given.
+        found: f32,
+    },
+    /// A soft-cap that is no bound.
+    #[error("the soft-cap is {found}, expected a finite number above 0")]
+    BadSoftCap {
+        /// The soft-cap given.
         found: f32,
     },
     /// Queries of another shape than the configuration says.
@@ -75,4 +81,44 @@ pub enum AttentionError {
         /// The oldest position in the view.
         view_starts_at: usize,
     },
+    /// The pinned first positions are not all in the view.
+    #[error(
+        "queries see the first {needed} positions, but the view holds {found} of them: pin them in \
+         the cache and add them with `KvView::with_sinks`"
+    )]
+    MissingSinks {
+        /// Sinks that the last query sees.
+        needed: usize,
+        /// Sinks in the view.
+        found: usize,
+    },
+    /// A further array of a call that does not fit its queries or keys.
+    #[error("{array} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// Which array.
+        array: &'static str,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that fits.
+        expected: Vec<usize>,
+    },
+    /// A slice that is not so many whole rows.
+    #[error("{array} has {found} elements, expected a multiple of {row} (heads * head_dim)")]
+    SliceLength {
+        /// `"q"`, `"keys"`, `"values"` or `"out"`.
+        array: &'static str,
+        /// Elements found.
+        found: usize,
+        /// Elements of a row.
+        row: usize,
+    },
+    /// An array that cannot be addressed.
+    #[error("an array cannot have its shape")]
+    Unaddressable(#[from] ndarray::ShapeError),
+    /// Keys and values that make no view.
+    #[error(transparent)]
+    Kv(#[from] mistral_core::kv::KvError),
+    /// The caller wanted no result any more. What is in `out` is of no use.
+    #[error("attention was cancelled")]
+    Cancelled,
 }

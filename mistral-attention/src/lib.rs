@@ -2,17 +2,25 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod batch;
+mod call;
 mod config;
 mod error;
 mod kernel;
+mod merge;
 mod plan;
 pub mod reference;
+mod scratch;
 pub mod window;
 
 pub use attention::Attention;
+pub use batch::BatchItem;
+pub use call::Call;
 pub use config::AttentionConfig;
 pub use error::AttentionError;
-pub use mistral_core::kv::{KvError, KvSegment, KvView};
+pub use merge::merge;
+pub use mistral_core::kv::{Int8, KvElement, KvError, KvFormat, KvPage, KvSegment, KvView};
 pub use mistral_core::simd::Level;
 pub use mistral_core::{DType, Element, half, ndarray};
+pub use scratch::Scratch;
 pub use window::Window;

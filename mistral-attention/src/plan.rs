@@ -2,26 +2,40 @@
 
 use std::ops::Range;
 
-use mistral_core::Element;
-use mistral_core::kv::KvView;
+use mistral_core::kv::{KvElement, KvView};
 
 use crate::config::AttentionConfig;
 use crate::error::AttentionError;
 
+/// Where the queries of a call stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Alignment {
+    /// The last query at the last position of the view, which must hold all that is seen.
+    #[default]
+    Last,
+    /// The first query at this position; the view may hold any part of what is seen.
+    PartFrom(usize),
+}
+
 /// A call whose arrays fit each other and the configuration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     config: AttentionConfig,
     q_len: usize,
     first_position: usize,
+    /// Positions in the view, without sinks before a gap.
+    held: Range<usize>,
+    /// Sinks that are seen, if not in the window.
+    sinks: usize,
 }
 
 impl Plan {
-    /// Checks shapes and history. The last query stands at the last position of the view.
-    pub(crate) fn new<E: Element>(
+    /// Checks shapes and history.
+    pub(crate) fn new<E: KvElement>(
         config: &AttentionConfig,
         q: (usize, usize, usize),
         kv: &KvView<'_, E>,
+        alignment: Alignment,
     ) -> Result<Self, AttentionError> {
         let (q_len, n_heads, head_dim) = q;
         if (n_heads, head_dim) != (config.n_heads(), config.head_dim()) {
@@ -36,22 +50,40 @@ impl Plan {
                 expected: (config.n_kv_heads(), config.head_dim()),
             });
         }
-        let positions = kv.positions();
-        if q_len > positions.len() {
-            return Err(AttentionError::TooManyQueries {
-                queries: q_len,
-                positions: positions.len(),
-            });
+        let held = kv.positions();
+        let sinks = config.sinks().min(kv.sinks());
+        let first_position = match alignment {
+            Alignment::PartFrom(first) => first,
+            Alignment::Last if q_len > held.len() => {
+                return Err(AttentionError::TooManyQueries {
+                    queries: q_len,
+                    positions: held.len(),
+                });
+            }
+            Alignment::Last => held.end - q_len,
+        };
+        let plan = Self { config: *config, q_len, first_position, held, sinks };
+        if q_len > 0 && alignment == Alignment::Last {
+            plan.check_history()?;
         }
-        let first_position = positions.end - q_len;
-        let needed_from = config.window().first_visible(first_position);
-        if q_len > 0 && needed_from < positions.start {
+        Ok(plan)
+    }
+
+    fn check_history(&self) -> Result<(), AttentionError> {
+        let window = self.config.window();
+        let needed_from = window.first_visible(self.first_position);
+        if needed_from < self.held.start {
             return Err(AttentionError::MissingHistory {
                 needed_from,
-                view_starts_at: positions.start,
+                view_starts_at: self.held.start,
             });
         }
-        Ok(Self { config: *config, q_len, first_position })
+        let last = self.first_position + self.q_len - 1;
+        let needed = self.config.sinks().min(window.first_visible(last));
+        if needed > self.sinks {
+            return Err(AttentionError::MissingSinks { needed, found: self.sinks });
+        }
+        Ok(())
     }
 
     /// The layer's configuration.
@@ -64,15 +96,34 @@ impl Plan {
         self.q_len
     }
 
-    /// The keys that query `query` (counted from the first of the call) sees.
-    #[inline(always)]
-    pub(crate) fn visible(&self, query: usize) -> Range<usize> {
-        self.config.window().visible(self.first_position + query)
+    /// Positions in the view, without sinks before a gap.
+    pub(crate) fn held(&self) -> Range<usize> {
+        self.held.clone()
     }
 
-    /// The keys that at least one of some consecutive queries sees.
+    /// The keys of the window that query `query` (counted from the first of the call) sees.
+    #[inline(always)]
+    pub(crate) fn visible(&self, query: usize) -> Range<usize> {
+        let seen = self.config.window().visible(self.first_position.saturating_add(query));
+        let start = seen.start.clamp(self.held.start, self.held.end);
+        start..seen.end.clamp(start, self.held.end)
+    }
+
+    /// The sinks that query `query` sees and that are not in its window.
+    #[inline(always)]
+    pub(crate) fn visible_sinks(&self, query: usize) -> Range<usize> {
+        let position = self.first_position.saturating_add(query);
+        0..self.sinks.min(self.config.window().first_visible(position))
+    }
+
+    /// The keys of the window that at least one of some consecutive queries sees.
     pub(crate) fn visible_to_any(&self, queries: Range<usize>) -> Range<usize> {
         let last = queries.end.saturating_sub(1);
         self.visible(queries.start).start..self.visible(last).end
+    }
+
+    /// The sinks that at least one of some consecutive queries sees outside its window.
+    pub(crate) fn sinks_of_any(&self, queries: Range<usize>) -> Range<usize> {
+        self.visible_sinks(queries.end.saturating_sub(1))
     }
 }

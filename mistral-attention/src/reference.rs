@@ -3,13 +3,23 @@
 //! One query and one head at a time: scores, softmax, weighted sum. No blocks, no threads, no SIMD.
 //! Read it before the kernels; they compute the same, faster.
 
-use mistral_core::Element;
-use mistral_core::kv::KvView;
-use ndarray::{Array3, ArrayView3};
+use mistral_core::kv::{HeadView, KvElement, KvView};
+use ndarray::{Array2, Array3, ArrayView3};
 
 use crate::config::AttentionConfig;
 use crate::error::AttentionError;
-use crate::plan::Plan;
+use crate::plan::{Alignment, Plan};
+
+/// What the formula gives, and what else it says.
+#[derive(Debug, Clone)]
+pub struct Exact {
+    /// `Σ_j p_j v_j`, `(q_len, n_heads, head_dim)`.
+    pub out: Array3<f64>,
+    /// `ln Σ_j e^(s_j)`, `(q_len, n_heads)`.
+    pub lse: Array2<f64>,
+    /// The weight of each key for all queries and heads of its group, `(n_kv_heads, positions)`.
+    pub key_sums: Array2<f64>,
+}
 
 /// `out[i] = Σ_j softmax_j(scale * q[i] . k[j]) v[j]` over the keys `j` that query `i` sees.
 ///
@@ -31,50 +41,95 @@ use crate::plan::Plan;
 /// # Cost
 ///
 /// `4 * n_heads * head_dim` flops a visible pair of query and key, on one thread.
-pub fn forward<E: Element>(
+pub fn forward<E: KvElement>(
     config: &AttentionConfig,
     q: ArrayView3<'_, f32>,
     kv: &KvView<'_, E>,
 ) -> Result<Array3<f64>, AttentionError> {
+    exact(config, q, q, kv).map(|exact| exact.out)
+}
+
+/// [`forward`] with the log-sum-exp and the sums over keys, for sinks that meet queries of their
+/// own (see [`Call::sink_queries`](crate::Call::sink_queries)); `q` twice if they don't.
+///
+/// # Errors
+///
+/// As [`forward`], and [`AttentionError::Shape`] if the two arrays of queries differ.
+pub fn exact<E: KvElement>(
+    config: &AttentionConfig,
+    q: ArrayView3<'_, f32>,
+    sink_queries: ArrayView3<'_, f32>,
+    kv: &KvView<'_, E>,
+) -> Result<Exact, AttentionError> {
     config.check()?;
-    let plan = Plan::new(config, q.dim(), kv)?;
-    let scale = f64::from(config.scale());
-    let mut out = Array3::zeros(q.dim());
-    for head in 0..config.n_heads() {
-        let Some(rows) = kv.head(head / config.group_size()) else {
+    let plan = Plan::new(config, q.dim(), kv, Alignment::Last)?;
+    if sink_queries.dim() != q.dim() {
+        let (found, expected) = (sink_queries.shape().to_vec(), q.shape().to_vec());
+        return Err(AttentionError::Shape { array: "sink_queries", found, expected });
+    }
+    let (q_len, n_heads, head_dim) = q.dim();
+    let held = plan.held();
+    let mut exact = Exact {
+        out: Array3::zeros(q.dim()),
+        lse: Array2::zeros((q_len, n_heads)),
+        key_sums: Array2::zeros((config.n_kv_heads(), held.len())),
+    };
+    for head in 0..n_heads {
+        let kv_head = head / config.group_size();
+        let Some(rows) = kv.head(kv_head) else {
             continue;
         };
-        for query in 0..plan.q_len() {
-            let visible = plan.visible(query);
-            let mut weights: Vec<f64> = rows
-                .keys(visible.clone())
-                .map(|key| {
-                    let dot = |(d, k): (usize, &E)| {
-                        f64::from(q[[query, head, d]]) * f64::from(k.to_f32())
-                    };
-                    scale * key.iter().enumerate().map(dot).sum::<f64>()
-                })
-                .collect();
-            softmax(&mut weights);
-            for (weight, value) in weights.iter().zip(rows.values(visible)) {
+        for query in 0..q_len {
+            let mut keys = Vec::new();
+            let sinks = plan.visible_sinks(query).map(|position| (sink_queries, position));
+            for (q, position) in sinks.chain(plan.visible(query).map(|position| (q, position))) {
+                let row = Row { q, query, head };
+                keys.push((position, row.score(config, &rows, position)));
+            }
+            let max = keys.iter().map(|key| key.1).fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = keys.iter().map(|key| (key.1 - max).exp()).sum();
+            exact.lse[[query, head]] = max + sum.ln();
+            let mut value = vec![0.0; head_dim];
+            for (position, score) in keys {
+                let weight = (score - max).exp() / sum;
+                let _ = rows.value(position, &mut value);
                 for (d, v) in value.iter().enumerate() {
-                    out[[query, head, d]] += weight * f64::from(v.to_f32());
+                    exact.out[[query, head, d]] += weight * f64::from(*v);
+                }
+                if held.contains(&position) {
+                    exact.key_sums[[kv_head, position - held.start]] += weight;
                 }
             }
         }
     }
-    Ok(out)
+    Ok(exact)
 }
 
-/// `x_j := e^(x_j - max) / Σ e^(x - max)`.
-fn softmax(x: &mut [f64]) {
-    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    for x in x.iter_mut() {
-        *x = (*x - max).exp();
-    }
-    let sum: f64 = x.iter().sum();
-    for x in x.iter_mut() {
-        *x /= sum;
+/// A query and a head.
+struct Row<'a> {
+    q: ArrayView3<'a, f32>,
+    query: usize,
+    head: usize,
+}
+
+impl Row<'_> {
+    /// `scale * q . k`, soft-capped.
+    fn score<E: KvElement>(
+        &self,
+        config: &AttentionConfig,
+        rows: &HeadView<'_, E>,
+        position: usize,
+    ) -> f64 {
+        let mut key = vec![0.0; config.head_dim()];
+        let _ = rows.key(position, &mut key);
+        let term = |(d, k): (usize, &f32)| {
+            f64::from(self.q[[self.query, self.head, d]]) * f64::from(*k)
+        };
+        let score = f64::from(config.scale()) * key.iter().enumerate().map(term).sum::<f64>();
+        match config.soft_cap().map(f64::from) {
+            Some(cap) => cap * (score / cap).tanh(),
+            None => score,
+        }
     }
 }
 

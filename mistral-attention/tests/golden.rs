@@ -4,14 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use mistral_attention::ndarray::{Array3, ArrayView3, Axis};
+use mistral_attention::ndarray::{Array2, Array3, ArrayView3, Axis};
 use mistral_attention::{Attention, AttentionConfig, KvView, Level, Window, reference};
 use safetensors::SafeTensors;
 use serde_json::Value;
-
-/// Cases with attention sinks or a soft-cap, which this crate does not compute.
-const NOT_COVERED: [&str; 8] =
-    ["case26", "case27", "case28", "case29", "case30", "case31", "case32", "case33"];
 
 struct Case {
     name: String,
@@ -20,52 +16,56 @@ struct Case {
     k: Array3<f32>,
     v: Array3<f32>,
     out: Array3<f32>,
+    lse: Array2<f32>,
 }
 
 fn size(case: &Value, key: &str) -> Option<usize> {
     case[key].as_u64().map(|size| usize::try_from(size).unwrap())
 }
 
-/// All covered cases, and the tolerance on their outputs.
-fn cases() -> (Vec<Case>, f64) {
+/// All cases, and the tolerances on their outputs and log-sum-exps.
+fn cases() -> (Vec<Case>, f64, f64) {
     let manifest: Value = serde_json::from_str(include_str!("golden/manifest.json")).unwrap();
     let arrays = SafeTensors::deserialize(include_bytes!("golden/attention.safetensors")).unwrap();
-    let array = |name: &str| {
+    let numbers = |name: &str| {
         let tensor = arrays.tensor(name).unwrap();
         let values = tensor.data().as_chunks().0.iter().copied();
-        let shape: [usize; 3] = tensor.shape().try_into().unwrap();
-        Array3::from_shape_vec(shape, values.map(f32::from_le_bytes).collect()).unwrap()
+        (tensor.shape().to_vec(), values.map(f32::from_le_bytes).collect::<Vec<_>>())
     };
-    let mut covered = Vec::new();
-    let mut left_out = Vec::new();
+    let array = |name: &str| {
+        let (shape, values) = numbers(name);
+        Array3::from_shape_vec(<[usize; 3]>::try_from(shape).unwrap(), values).unwrap()
+    };
+    let mut all = Vec::new();
     for case in manifest["cases"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
-        if size(case, "sinks") != Some(0) || !case["softcap"].is_null() {
-            left_out.push(name);
-            continue;
-        }
         let mut config = AttentionConfig::new(
             size(case, "heads").unwrap(),
             size(case, "kv_heads").unwrap(),
             size(case, "D").unwrap(),
         )
-        .with_window(Window::from_hf(size(case, "window")).unwrap());
+        .with_window(Window::from_hf(size(case, "window")).unwrap())
+        .with_sinks(size(case, "sinks").unwrap());
         if let Some(scale) = case["scale"].as_f64() {
             config = config.with_scale(scale as f32);
         }
-        covered.push(Case {
+        if let Some(soft_cap) = case["softcap"].as_f64() {
+            config = config.with_soft_cap(soft_cap as f32);
+        }
+        let (shape, lse) = numbers(&format!("{name}.lse"));
+        all.push(Case {
             name: name.to_owned(),
             config,
             q: array(&format!("{name}.q")),
             k: array(&format!("{name}.k")),
             v: array(&format!("{name}.v")),
             out: array(&format!("{name}.out")),
+            lse: Array2::from_shape_vec(<[usize; 2]>::try_from(shape).unwrap(), lse).unwrap(),
         });
     }
-    assert_eq!(left_out, NOT_COVERED);
-    assert_eq!(covered.len(), 28);
-    let tolerance = manifest["tolerance"]["float32"]["out"].as_f64().unwrap();
-    (covered, tolerance)
+    assert_eq!(all.len(), 36);
+    let tolerance = |of: &str| manifest["tolerance"]["float32"][of].as_f64().unwrap();
+    (all, tolerance("out"), tolerance("lse"))
 }
 
 /// The largest difference, with its place and both values.
@@ -84,15 +84,22 @@ fn worst(found: ArrayView3<'_, f64>, expected: ArrayView3<'_, f32>) -> (f64, Str
 
 #[test]
 fn outputs_are_those_of_torch_in_float64() {
-    let (cases, tolerance) = cases();
+    let (cases, tolerance, lse_tolerance) = cases();
     for case in cases {
         let kv = KvView::from_arrays(case.k.view(), case.v.view()).unwrap();
         for level in Level::available() {
             let attention = Attention::new(case.config).unwrap().at_level(level);
             let mut out = Array3::zeros(case.q.dim());
-            attention.forward(case.q.view(), &kv, out.view_mut()).unwrap();
+            let mut lse = Array2::zeros(case.lse.dim());
+            attention.call(case.q.view(), &kv).lse(lse.view_mut()).run(out.view_mut()).unwrap();
             let (difference, place) = worst(out.mapv(f64::from).view(), case.out.view());
             assert!(difference <= tolerance, "{} at {level}: {place}", case.name);
+            for (index, &expected) in case.lse.indexed_iter() {
+                let difference = f64::from((lse[index] - expected).abs());
+                // Scores in the hundreds are f32 themselves: an ulp is more than the tolerance.
+                let tolerance = lse_tolerance + f64::from(expected.abs() * f32::EPSILON);
+                assert!(difference <= tolerance, "{}: lse {difference}", case.name);
+            }
         }
     }
 }
@@ -102,20 +109,25 @@ fn the_reference_is_torch_in_float64() {
     // Expected values were rounded to f32, and scales such as 1/sqrt(80) are f32 here.
     for case in cases().0 {
         let kv = KvView::from_arrays(case.k.view(), case.v.view()).unwrap();
-        let out = reference::forward(&case.config, case.q.view(), &kv).unwrap();
-        let (difference, place) = worst(out.view(), case.out.view());
+        let exact = reference::exact(&case.config, case.q.view(), case.q.view(), &kv).unwrap();
+        let (difference, place) = worst(exact.out.view(), case.out.view());
         let huge_scores = case.q.iter().any(|q| q.abs() > 20.0);
         let tolerance = if huge_scores { 2e-5 } else { 1e-6 };
         assert!(difference <= tolerance, "{}: {place}", case.name);
+        for (index, &expected) in case.lse.indexed_iter() {
+            let difference = (exact.lse[index] - f64::from(expected)).abs();
+            let size = f64::from(expected.abs()).max(1.0);
+            assert!(difference <= tolerance * size, "{}: lse off by {difference}", case.name);
+        }
     }
 }
 
 #[test]
 fn a_window_of_one_key_more_or_less_misses_torch_by_far() {
-    let (cases, tolerance) = cases();
+    let (cases, tolerance, _) = cases();
     let mut by_window = BTreeMap::new();
     for case in cases {
-        let Some(size) = case.config.window().size() else {
+        let Some(size) = case.config.window().size().filter(|_| case.config.sinks() == 0) else {
             continue;
         };
         // Only where the window's left end lies inside the sequence.

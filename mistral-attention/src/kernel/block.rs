@@ -1,37 +1,35 @@
-//! A block of keys and values, widened to f32 and brought into panels.
+//! A block of keys and values as a tile reads it: panels where they lie, or brought together.
 //!
 //! ```text
-//! keys     as they come: a row a position      panel of 16 positions: a vector for each d
-//!                 d = 0 1 2 ..                           position 0 1 .. 15
-//!     position 0    a b c                           d = 0         a e ..
-//!     position 1    e f g                           d = 1         b f ..
-//!
-//! values   a row a position                    panel of 16 elements: a vector for each position
+//!   positions     0..16     16..32    32..48   ..   112..128
+//!                 page      page      page     ..   page and chunk
+//!   few queries   as it is  as it is  as it is      gathered
+//!   many queries  widened   widened   widened       gathered, widened
 //! ```
 //!
-//! Both products of attention then are the outer-product tile of [`mistral_core::tile`]: scores are
-//! sums over `d` for sixteen positions at once, outputs are sums over positions for sixteen
-//! elements at once.
+//! Panels of a cache's pages are read in place wherever a panel lies in one page. Rows of arrays,
+//! and panels that begin in one segment and end in another, are copied into a panel of the same
+//! format first. Many queries have every panel widened to f32 once.
 
 use std::ops::Range;
 
-use mistral_core::Element;
-use mistral_core::kv::HeadView;
-use mistral_core::simd::{LANES, Lanes, Simd};
+use mistral_core::kv::{HeadView, KvElement, PANEL, Panel, PanelMemory, Values};
+use mistral_core::simd::{Integers, Kernel, LANES, Level};
 
-/// Positions in a block. Block `b` holds `b * BLOCK .. (b + 1) * BLOCK`: this number is part of the
-/// arithmetic, so changing it changes bits.
-pub(super) const BLOCK: usize = 128;
+use super::BLOCK;
 
-/// Vectors from one value panel to the next. One more than a block holds: the vectors of one
-/// position would otherwise all fall into the same cache set.
-const VALUE_STRIDE: usize = BLOCK + 1;
+/// Panels in a block.
+const PANELS: usize = BLOCK / PANEL;
 
-/// Bytes in a cache line.
-const CACHE_LINE: usize = 64;
+/// Rows of a widened panel of values. One more than a block holds: the vectors of one position
+/// would otherwise all fall into the same cache set.
+const WIDE_ROWS: usize = BLOCK + 1;
 
 /// The blocks that hold `positions`, by number.
 pub(super) fn blocks_of(positions: &Range<usize>) -> Range<usize> {
+    if positions.is_empty() {
+        return 0..0;
+    }
     positions.start / BLOCK..positions.end.div_ceil(BLOCK)
 }
 
@@ -43,99 +41,159 @@ pub(super) fn within_block(positions: &Range<usize>, block: usize) -> Range<usiz
     clip(positions.start)..clip(positions.end)
 }
 
-/// One block of one head, in f32.
-pub(super) struct Block {
-    keys: Vec<Lanes<f32>>,
-    values: Vec<Lanes<f32>>,
-    /// `head_dim` in vectors, rounded up.
+/// Memory for the panels of a block that are not read in place.
+#[derive(Debug, Default)]
+pub(super) struct BlockMemory {
+    gathered_keys: PanelMemory,
+    gathered_values: PanelMemory,
+    wide_keys: PanelMemory,
+    wide_values: PanelMemory,
+}
+
+/// The panels of one block of one head.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    keys: [&'a [u8]; PANELS],
+    values: [&'a [u8]; PANELS],
+    positions: usize,
+    rows: usize,
     width: usize,
 }
 
-impl Block {
-    /// Room for a block of heads of `width` vectors.
-    pub(super) fn new(width: usize) -> Self {
-        Self {
-            keys: vec![Lanes::default(); BLOCK * width],
-            values: vec![Lanes::default(); VALUE_STRIDE * width],
+impl<'a> Block<'a> {
+    /// Keys of positions `16 * index ..`.
+    #[inline(always)]
+    pub(super) fn keys(&self, index: usize) -> &'a [u8] {
+        self.keys[index]
+    }
+
+    /// The values.
+    #[inline(always)]
+    pub(super) fn values(&self) -> Values<'_> {
+        let Self { positions, rows, width, .. } = *self;
+        Values { panels: &self.values, positions, rows, width }
+    }
+}
+
+impl BlockMemory {
+    /// The panels that hold positions `rows` (counted from the start) of block `index`, as they
+    /// are stored.
+    pub(super) fn direct<'m, 'v: 'm, E: KvElement>(
+        &'m mut self,
+        head: &HeadView<'v, E>,
+        head_dim: usize,
+        index: usize,
+        rows: &Range<usize>,
+    ) -> Block<'m> {
+        let (key, value) = (E::key_panel_bytes(head_dim), E::value_panel_bytes(head_dim));
+        let mut panels: [Option<Panel<'v>>; PANELS] = [None; PANELS];
+        for (p, panel) in panels.iter_mut().enumerate() {
+            let Some(seen) = within_panel(rows, p) else {
+                continue;
+            };
+            let seen = index * BLOCK + seen.start..index * BLOCK + seen.end;
+            *panel = head.panel(&seen);
+            if panel.is_none() {
+                self.gathered_keys.reserve(PANELS * key);
+                self.gathered_values.reserve(PANELS * value);
+                let keys = &mut self.gathered_keys.bytes_mut()[p * key..][..key];
+                let values = &mut self.gathered_values.bytes_mut()[p * value..][..value];
+                head.gather(seen, keys, values);
+            }
+        }
+        let memory = &*self;
+        let mut block = Block {
+            keys: [&[]; PANELS],
+            values: [&[]; PANELS],
+            positions: PANEL,
+            rows: PANEL,
+            width: head_dim.div_ceil(LANES),
+        };
+        for (p, panel) in panels.into_iter().enumerate() {
+            if within_panel(rows, p).is_none() {
+                continue;
+            }
+            (block.keys[p], block.values[p]) = match panel {
+                Some(panel) => (panel.keys, panel.values),
+                None => (
+                    &memory.gathered_keys.bytes()[p * key..][..key],
+                    &memory.gathered_values.bytes()[p * value..][..value],
+                ),
+            };
+        }
+        block
+    }
+
+    /// The same panels, widened: for `E::Wide`.
+    pub(super) fn wide<'m, 'v: 'm, E: KvElement>(
+        &'m mut self,
+        level: Level,
+        head: &HeadView<'v, E>,
+        head_dim: usize,
+        index: usize,
+        rows: &Range<usize>,
+    ) -> Block<'m> {
+        let width = head_dim.div_ceil(LANES);
+        let key = E::Wide::key_panel_bytes(head_dim);
+        let value = width * WIDE_ROWS * LANES * size_of::<f32>();
+        let mut wide_keys = std::mem::take(&mut self.wide_keys);
+        let mut wide_values = std::mem::take(&mut self.wide_values);
+        wide_keys.reserve(PANELS * key);
+        wide_values.reserve(value);
+        let block = self.direct(head, head_dim, index, rows);
+        level.dispatch(Widen::<E> {
+            block,
+            keys: &mut wide_keys.bytes_mut()[..PANELS * key],
+            values: &mut wide_values.bytes_mut()[..value],
+            rows: rows.clone(),
+            element: std::marker::PhantomData,
+        });
+        self.wide_keys = wide_keys;
+        self.wide_values = wide_values;
+        let memory = &*self;
+        let mut block = Block {
+            keys: [&[]; PANELS],
+            values: [&[]; PANELS],
+            positions: BLOCK,
+            rows: WIDE_ROWS,
             width,
+        };
+        for (p, keys) in block.keys.iter_mut().enumerate() {
+            *keys = &memory.wide_keys.bytes()[p * key..][..key];
         }
-    }
-
-    /// Brings in positions `rows` (counted from the start) of block `block`.
-    ///
-    /// Other rows keep what was there before; nobody may look at them.
-    #[inline(always)]
-    pub(super) fn load<S: Simd, E: Element>(
-        &mut self,
-        simd: S,
-        head: &HeadView<'_, E>,
-        block: usize,
-        rows: Range<usize>,
-    ) {
-        let start = block * BLOCK;
-        let depth = self.width * LANES;
-        for first in (rows.start / LANES * LANES..rows.end).step_by(LANES) {
-            let from = first.max(rows.start);
-            let to = (first + LANES).min(rows.end);
-            // Rows lie a row of all heads apart, which the CPU does not foresee.
-            let ahead = start + to..start + to + LANES;
-            for row in head.keys(ahead) {
-                prefetch(simd, row);
-            }
-            for row in head.values(start + from..start + to) {
-                prefetch(simd, row);
-            }
-            let panel = &mut self.keys[first * self.width..][..depth];
-            for (i, key) in (from - first..).zip(head.keys(start + from..start + to)) {
-                widen(simd, key, |d, lanes| panel[d * LANES + i] = lanes);
-            }
-            let (squares, _) = panel.as_chunks_mut::<LANES>();
-            for square in squares {
-                simd.transpose(square);
-            }
-        }
-        for (i, value) in (rows.start..).zip(head.values(start + rows.start..start + rows.end)) {
-            widen(simd, value, |d, lanes| {
-                self.values[d * VALUE_STRIDE + i] = lanes;
-            });
-        }
-    }
-
-    /// Keys of positions `16 * index ..`: a vector for each `d`.
-    #[inline(always)]
-    pub(super) fn key_panel(&self, index: usize) -> &[Lanes<f32>] {
-        let depth = self.width * LANES;
-        &self.keys[index * depth..][..depth]
-    }
-
-    /// Values of elements `16 * index ..`: a vector for each position.
-    #[inline(always)]
-    pub(super) fn value_panel(&self, index: usize) -> &[Lanes<f32>] {
-        &self.values[index * VALUE_STRIDE..][..BLOCK]
+        block.values[0] = &memory.wide_values.bytes()[..value];
+        block
     }
 }
 
-/// Asks for every cache line of a row.
+/// The part of `rows` in panel `p` of the block, if there is one.
 #[inline(always)]
-fn prefetch<S: Simd, E: Element>(simd: S, row: &[E]) {
-    for element in (0..row.len()).step_by(CACHE_LINE / size_of::<E>()) {
-        simd.prefetch(row, element);
-    }
+fn within_panel(rows: &Range<usize>, p: usize) -> Option<Range<usize>> {
+    let seen = rows.start.max(p * PANEL)..rows.end.min((p + 1) * PANEL);
+    (!seen.is_empty()).then_some(seen)
 }
 
-/// Widens a row, sixteen elements at a time; the last vector is filled up with zeros.
-#[inline(always)]
-fn widen<S: Simd, E: Element>(simd: S, row: &[E], mut store: impl FnMut(usize, Lanes<f32>)) {
-    let (full, rest) = row.as_chunks::<LANES>();
-    let mut wide = Lanes::default();
-    for (d, elements) in full.iter().enumerate() {
-        simd.store(E::load(simd, &Lanes(*elements)), &mut wide.0);
-        store(d, wide);
-    }
-    if !rest.is_empty() {
-        let mut elements = Lanes::default();
-        elements.0[..rest.len()].copy_from_slice(rest);
-        simd.store(E::load(simd, &elements), &mut wide.0);
-        store(full.len(), wide);
+/// Widens the panels of a block.
+struct Widen<'a, 'm, E> {
+    block: Block<'a>,
+    keys: &'m mut [u8],
+    values: &'m mut [u8],
+    rows: Range<usize>,
+    element: std::marker::PhantomData<E>,
+}
+
+impl<E: KvElement> Kernel for Widen<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Integers>(self, simd: S) {
+        let bytes = self.keys.len() / PANELS;
+        for (p, keys) in self.keys.chunks_exact_mut(bytes).enumerate() {
+            if within_panel(&self.rows, p).is_some() {
+                E::widen_keys(simd, self.block.keys[p], keys);
+                let to = (&mut *self.values, p * PANEL, WIDE_ROWS);
+                E::widen_values(simd, self.block.values[p], to);
+            }
+        }
     }
 }

@@ -20,6 +20,32 @@ impl Softmax {
     pub(super) const EMPTY: Self = Self { max: f32::MIN, sum: 0.0 };
 }
 
+/// `scores[j] := cap * tanh(scores[j] / cap)` for the vectors that hold the `j` in `seen`.
+///
+/// `tanh |x| = (1 - e^(-2|x|)) / (1 + e^(-2|x|))` in f32: the error is that of a number of the size
+/// of `cap`, as in a score of that size.
+#[inline(always)]
+pub(super) fn soft_cap<S: Simd>(
+    simd: S,
+    scores: &mut [f32; BLOCK],
+    seen: &Range<usize>,
+    cap: f32,
+) {
+    let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+    let (inverse, cap) = (simd.splat(1.0 / cap), simd.splat(cap));
+    let vectors = seen.start / LANES..seen.end.div_ceil(LANES);
+    for vector in &mut scores.as_chunks_mut::<LANES>().0[vectors] {
+        let x = simd.mul(simd.load(vector), inverse);
+        let minus = simd.sub(zero, x);
+        let magnitude = simd.max(x, minus);
+        let e = simd::exp(simd, simd.mul(magnitude, simd.splat(-2.0)));
+        let tanh = simd.div(simd.sub(one, e), simd.add(one, e));
+        // One of the two is 0, and both are NaN if x is.
+        let signed = simd.sub(simd.zero_below(x, zero, tanh), simd.zero_below(minus, zero, tanh));
+        simd.store(simd.mul(signed, cap), vector);
+    }
+}
+
 /// `scores[j] := e^(scores[j] - max)` for the `j` in `seen`.
 ///
 /// The sum is taken in sixteen lanes by `j mod 16`, over rising `j`, then across the lanes in a

@@ -4,71 +4,104 @@
 //! The arithmetic of one query and one head is fixed:
 //!
 //! 1. `q' = scale * q`, rounded once. The score of key `j` is one chain of fused multiply-adds
-//!    over rising `d`.
+//!    over rising `d` (of integer sums over 32 `d` each, for int8), and is soft-capped if asked.
 //! 2. Keys are cut into blocks of [`BLOCK`] with borders at fixed *absolute* positions, whatever
 //!    segments or chunks there are. Inside a block, over the keys that the query sees:
 //!    `m = max s_j`, `p_j = e^(s_j - m)`, `l = Σ p_j` in sixteen lanes by `j mod 16`, and
 //!    `o = Σ p_j v_j`, one chain over rising `j` for each element.
-//! 3. Blocks are merged in order of position ([`partial`]), and `out = o / l`.
+//! 3. Blocks are merged in order of position ([`partial`]), and `out = o / l`. Sinks that lie
+//!    before the window come first, as blocks of their own.
 //!
 //! So prefill, decode, any chunk, and any number of threads do the same operations in the same
 //! order; they differ in what they keep close by:
 //!
-//! - [`tile`]: some queries of one key/value head against some blocks. A block's keys and values
-//!   are widened once into panels and used by the whole query group and all queries of the tile.
+//! - [`tile`]: some queries of one key/value head against some blocks ([`block`]). A block's keys
+//!   and values are used by the whole query group and all queries of the tile.
 //! - [`prefill`]: the tiles of a call, spread over threads.
 //! - [`decode`]: few queries and a long history: the blocks are spread over threads as well.
+//! - [`key_sums`]: a second pass that says how much weight each key got.
 
-use mistral_core::Element;
-use mistral_core::kv::KvView;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mistral_core::kv::{KvElement, KvView};
 use mistral_core::simd::Level;
 use mistral_core::threads;
-use ndarray::{ArrayView3, ArrayViewMut3};
+use ndarray::{ArrayView3, ArrayViewMut2, ArrayViewMut3};
 
+use crate::call::Options;
+use crate::error::AttentionError;
 use crate::plan::Plan;
+use crate::scratch::Scratch;
 
 mod block;
 mod block_softmax;
 mod decode;
+mod key_sums;
 mod partial;
 mod prefill;
 mod tile;
 
-use block::BLOCK;
+pub(crate) use mistral_core::kv::BLOCK;
+pub(crate) use tile::Task;
 
 /// Below so many multiply-adds, handing work to other threads costs more than it saves.
 const SERIAL_BELOW: usize = 1 << 18;
 
 /// What all tasks of a call share.
-struct Job<'q, 'a, E: Element> {
+struct Job<'q, 'v, 's, E: KvElement> {
     level: Level,
     plan: Plan,
     q: ArrayView3<'q, f32>,
-    kv: KvView<'a, E>,
+    /// What sinks before the window meet, if not `q`.
+    sink_queries: Option<ArrayView3<'q, f32>>,
+    kv: KvView<'v, E>,
+    cancel: Option<&'s AtomicBool>,
+    scratch: &'s Scratch,
     /// Threads that the work is cut for.
     threads: usize,
 }
 
-/// Computes a checked call.
-pub(crate) fn forward<E: Element>(
+impl<E: KvElement> Job<'_, '_, '_, E> {
+    fn cancelled(&self) -> bool {
+        self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+    }
+}
+
+/// Where results go: `(queries, heads, head_dim)`, `(queries, heads)`, and for each key/value head
+/// and position.
+struct Outputs<'o> {
+    out: ArrayViewMut3<'o, f32>,
+    lse: Option<ArrayViewMut2<'o, f32>>,
+    key_sums: Option<ArrayViewMut2<'o, f32>>,
+}
+
+/// Computes a checked call with at least one query.
+pub(crate) fn forward<E: KvElement>(
     level: Level,
     plan: Plan,
-    q: ArrayView3<'_, f32>,
-    kv: &KvView<'_, E>,
+    (q, kv): (ArrayView3<'_, f32>, KvView<'_, E>),
+    options: Options<'_, '_>,
     out: ArrayViewMut3<'_, f32>,
-) {
+) -> Result<(), AttentionError> {
     let keys = plan.visible_to_any(0..plan.q_len()).len();
     let work = q.len().saturating_mul(keys);
+    let own = Scratch::default();
+    let Options { sink_queries, lse, key_sums, cancel, scratch, alignment: _ } = options;
     let job = Job {
         level,
         plan,
         q,
-        kv: *kv,
+        sink_queries,
+        kv,
+        cancel,
+        scratch: scratch.unwrap_or(&own),
         threads: if work < SERIAL_BELOW { 1 } else { threads::count() },
     };
-    if decode::pays(&job) {
-        decode::forward(&job, out);
+    let outputs = Outputs { out, lse, key_sums };
+    if outputs.key_sums.is_none() && decode::pays(&job) {
+        decode::forward(&job, outputs);
     } else {
-        prefill::forward(&job, out);
+        prefill::forward(&job, outputs);
     }
+    if job.cancelled() { Err(AttentionError::Cancelled) } else { Ok(()) }
 }

@@ -107,10 +107,20 @@ impl Partials<'_> {
         }
     }
 
-    /// `o / l` of a row, element by element; the last vector may be longer than the head.
+    /// `o / l` of a row, element by element; the last vector may be longer than the head. A row that
+    /// saw nothing gives zeros.
     pub(super) fn normalised(&self, row: usize) -> impl Iterator<Item = f32> {
-        let sum = self.softmax[row].sum;
+        let Softmax { max, sum } = self.softmax[row];
+        let saw_nothing = sum == 0.0 && max == Softmax::EMPTY.max;
+        let sum = if saw_nothing { 1.0 } else { sum };
         let lanes = &self.out[row * self.width..][..self.width];
         lanes.iter().flat_map(|lanes| lanes.0).map(move |o| o / sum)
+    }
+
+    /// `ln Σ e^score` of a row; minus infinity if it saw nothing.
+    pub(super) fn log_sum_exp(&self, row: usize) -> f32 {
+        let Softmax { max, sum } = self.softmax[row];
+        // In f64, whose logarithm is the same everywhere once rounded to f32.
+        (f64::from(max) + f64::from(sum).ln()) as f32
     }
 }

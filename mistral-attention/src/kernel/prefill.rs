@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use mistral_core::Element;
+use mistral_core::kv::KvElement;
 use mistral_core::simd::{LANES, Lanes};
 use mistral_core::threads;
-use ndarray::{ArrayViewMut3, Axis};
+use ndarray::{ArrayViewMut2, Axis};
 
-use super::Job;
 use super::block_softmax::Softmax;
 use super::partial::Partials;
-use super::tile::{Scratch, Tile};
+use super::tile::{Task, Tile};
+use super::{Job, Outputs, key_sums};
 
 /// Rows (pairs of a query and a head) in a tile. More rows use a widened block more often; queries
 /// and sums of so many rows still fit into the second-level cache beside it at `head_dim` 128.
@@ -22,91 +22,129 @@ pub(super) fn tile_queries(group_size: usize) -> usize {
 }
 
 /// Computes a call tile by tile.
-pub(super) fn forward<E: Element>(job: &Job<'_, '_, E>, out: ArrayViewMut3<'_, f32>) {
+pub(super) fn forward<E: KvElement>(job: &Job<'_, '_, '_, E>, outputs: Outputs<'_>) {
     let config = job.plan.config();
     let heads = config.n_kv_heads();
+    let q_len = job.plan.q_len();
     let tile = tile_queries(config.group_size());
     let limits = if job.threads == 1 {
-        (heads, job.plan.q_len())
-    } else if job.plan.q_len() <= tile {
+        (heads, q_len)
+    } else if outputs.key_sums.is_some() {
+        // The sums of a key are added in one order: by one thread.
+        (1, q_len)
+    } else if q_len <= tile {
         // Two tasks a thread, so that a thread that is held up can hand one on.
         (heads.div_ceil(2 * job.threads), tile)
     } else {
         (1, tile)
     };
-    let area = Area { job, limits, kv_heads: 0..heads, queries: 0..job.plan.q_len(), out };
+    let area = Area { job, limits, kv_heads: 0..heads, queries: 0..q_len, outputs };
     area.split();
 }
 
 /// Some key/value heads for some queries.
-struct Area<'j, 'q, 'a, 'o, E: Element> {
-    job: &'j Job<'q, 'a, E>,
+struct Area<'j, 'q, 'v, 's, 'o, E: KvElement> {
+    job: &'j Job<'q, 'v, 's, E>,
     /// Most heads and most queries in one task.
     limits: (usize, usize),
     kv_heads: Range<usize>,
     queries: Range<usize>,
-    /// `(queries, kv_heads * group_size, head_dim)`.
-    out: ArrayViewMut3<'o, f32>,
+    /// `(queries, kv_heads * group_size, ..)` and `(kv_heads, positions)`.
+    outputs: Outputs<'o>,
 }
 
-impl<E: Element> Area<'_, '_, '_, '_, E> {
+impl<E: KvElement> Area<'_, '_, '_, '_, '_, E> {
     /// Computes the area, cut until each piece is one task.
     fn split(self) {
-        let (axis, at) = if self.kv_heads.len() > self.limits.0 {
-            let group = self.job.plan.config().group_size();
-            (1, self.kv_heads.len() / 2 * group)
-        } else if self.queries.len() > self.limits.1 {
-            (0, self.queries.len() / 2)
+        let group = self.job.plan.config().group_size();
+        let (heads, queries) = (self.kv_heads.clone(), self.queries.clone());
+        let (left_heads, right_heads, left_queries, right_queries);
+        let (left, right);
+        if heads.len() > self.limits.0 {
+            let middle = heads.start + heads.len() / 2;
+            (left, right) = split_heads(self.outputs, heads.len() / 2, group);
+            (left_heads, right_heads) = (heads.start..middle, middle..heads.end);
+            (left_queries, right_queries) = (queries.clone(), queries);
+        } else if queries.len() > self.limits.1 {
+            let middle = queries.start + queries.len() / 2;
+            (left, right) = split_queries(self.outputs, queries.len() / 2);
+            (left_heads, right_heads) = (heads.clone(), heads);
+            (left_queries, right_queries) = (queries.start..middle, middle..queries.end);
         } else {
             return self.compute();
-        };
-        let (left_out, right_out) = self.out.split_at(Axis(axis), at);
-        let (mut left_heads, mut right_heads) = (self.kv_heads.clone(), self.kv_heads);
-        let (mut left_queries, mut right_queries) = (self.queries.clone(), self.queries);
-        if axis == 1 {
-            left_heads.end = left_heads.start + left_heads.len() / 2;
-            right_heads.start = left_heads.end;
-        } else {
-            left_queries.end = left_queries.start + at;
-            right_queries.start = left_queries.end;
         }
         let (job, limits) = (self.job, self.limits);
-        let area = |kv_heads, queries, out| Area { job, limits, kv_heads, queries, out };
-        let left = area(left_heads, left_queries, left_out);
-        let right = area(right_heads, right_queries, right_out);
+        let area = |kv_heads, queries, outputs| Area { job, limits, kv_heads, queries, outputs };
+        let left = area(left_heads, left_queries, left);
+        let right = area(right_heads, right_queries, right);
         threads::join(|| left.split(), || right.split());
     }
 
     /// Computes the area, one tile after the other in the same memory.
-    fn compute(mut self) {
+    fn compute(self) {
+        self.job.scratch.with(|task| self.compute_in(task));
+    }
+
+    fn compute_in(mut self, task: &mut Task) {
         let config = self.job.plan.config();
         let group = config.group_size();
         let width = config.head_dim().div_ceil(LANES);
         let step = tile_queries(group).min(self.queries.len());
-        let rows = step * group;
-        let mut scratch = Scratch::new(rows, config.head_dim());
-        let mut softmax = vec![Softmax::EMPTY; rows];
-        let mut sums = vec![Lanes::default(); rows * width];
-        let heads = self.out.axis_chunks_iter_mut(Axis(1), group);
-        for (kv_head, mut out) in self.kv_heads.clone().zip(heads) {
-            let pieces = out.axis_chunks_iter_mut(Axis(0), step);
-            for (first, mut out) in self.queries.clone().step_by(step).zip(pieces) {
-                let tile = Tile {
-                    job: self.job,
-                    kv_head,
-                    queries: first..self.queries.end.min(first + step),
-                };
+        for (index, kv_head) in self.kv_heads.clone().enumerate() {
+            let heads = (index * group..(index + 1) * group).into();
+            let mut out = self.outputs.out.slice_axis_mut(Axis(1), heads);
+            let mut lse = self.outputs.lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(1), heads));
+            for first in self.queries.clone().step_by(step) {
+                if self.job.cancelled() {
+                    return;
+                }
+                let queries = first..self.queries.end.min(first + step);
+                let at = first - self.queries.start;
+                let part = (at..at + queries.len()).into();
+                let tile = Tile { job: self.job, kv_head, queries };
                 let rows = tile.rows();
-                let mut partials = Partials {
-                    softmax: &mut softmax[..rows],
-                    out: &mut sums[..rows * width],
-                    width,
-                };
+                task.softmax.resize(rows, Softmax::EMPTY);
+                task.sums.resize(rows * width, Lanes::default());
+                let mut partials =
+                    Partials { softmax: &mut task.softmax, out: &mut task.sums, width };
                 partials.clear();
-                tile.load_queries(&mut scratch);
-                tile.attend(&mut scratch, tile.blocks(), &mut partials);
-                tile.finish(&partials, &mut out);
+                tile.load_queries(&mut task.queries, &mut task.sink_queries);
+                let queries = (&task.queries, &task.sink_queries);
+                tile.attend(&mut task.block, queries, tile.blocks(), &mut partials);
+                let mut out = out.slice_axis_mut(Axis(0), part);
+                let mut lse: Option<ArrayViewMut2<'_, f32>> =
+                    lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(0), part));
+                tile.finish(&partials, &mut out, lse.as_mut());
+                if let Some(sums) = &mut self.outputs.key_sums {
+                    let sums = sums.row_mut(index);
+                    key_sums::add(&tile, &mut task.block, queries, partials.softmax, sums);
+                }
             }
         }
     }
+}
+
+/// Cuts results after `kv_heads` key/value heads.
+fn split_heads(
+    outputs: Outputs<'_>,
+    kv_heads: usize,
+    group: usize,
+) -> (Outputs<'_>, Outputs<'_>) {
+    let (left, right) = outputs.out.split_at(Axis(1), kv_heads * group);
+    let lse = outputs.lse.map(|lse| lse.split_at(Axis(1), kv_heads * group)).unzip();
+    let sums = outputs.key_sums.map(|sums| sums.split_at(Axis(0), kv_heads)).unzip();
+    (
+        Outputs { out: left, lse: lse.0, key_sums: sums.0 },
+        Outputs { out: right, lse: lse.1, key_sums: sums.1 },
+    )
+}
+
+/// Cuts results after `queries` queries. There are no sums over keys then.
+fn split_queries(outputs: Outputs<'_>, queries: usize) -> (Outputs<'_>, Outputs<'_>) {
+    let (left, right) = outputs.out.split_at(Axis(0), queries);
+    let lse = outputs.lse.map(|lse| lse.split_at(Axis(0), queries)).unzip();
+    (
+        Outputs { out: left, lse: lse.0, key_sums: None },
+        Outputs { out: right, lse: lse.1, key_sums: None },
+    )
 }

@@ -11,105 +11,158 @@
 //!
 //! Rows are pairs of a query and a head, the heads of a query side by side: neighbours see nearly
 //! the same keys. Six rows are taken together, because six times sixteen sums fill the registers.
-//! Over the keys that all six see, values are added for all of them in one pass; the ragged ends
-//! are added row by row, before and after, so that each row's chain runs over rising positions and
-//! never touches a key that the row does not see.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use mistral_core::Element;
-use mistral_core::kv::HeadView;
-use mistral_core::simd::{Kernel, LANES, Lanes, Level, Simd};
+use mistral_core::kv::{KvElement, KvFormat, OutputSink, PANEL, Queries, Seen};
+use mistral_core::simd::{Integers, Kernel, Lanes, Level};
 use mistral_core::tile;
-use ndarray::{ArrayViewMut3, Axis};
+use ndarray::{ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
-use super::block::{Block, blocks_of, within_block};
-use super::block_softmax::{Softmax, block_softmax};
-use super::partial::Partials;
+use super::block::{Block, BlockMemory, blocks_of, within_block};
+use super::block_softmax::{Softmax, block_softmax, soft_cap};
+use super::partial::{Partials, Weights};
 use super::{BLOCK, Job};
 use crate::plan::Plan;
 
 /// Rows that pass over a block together.
-const ROW_GROUP: usize = 6;
+pub(super) const ROW_GROUP: usize = 6;
 
-/// A task's memory: one block, and the scaled queries of its rows.
-pub(super) struct Scratch {
-    block: Block,
-    queries: Vec<f32>,
-}
+/// Rows from which on it pays to widen a block once, instead of each time that six rows read it.
+const WIDEN_FROM: usize = 24;
 
-impl Scratch {
-    /// For up to `rows` rows of `head_dim` elements.
-    pub(super) fn new(rows: usize, head_dim: usize) -> Self {
-        Self { block: Block::new(head_dim.div_ceil(LANES)), queries: vec![0.0; rows * head_dim] }
-    }
+/// A task's memory: panels of a block, the scaled queries of its rows, and what they have summed.
+#[derive(Debug, Default)]
+pub(crate) struct Task {
+    pub(super) block: BlockMemory,
+    pub(super) queries: Queries,
+    pub(super) sink_queries: Queries,
+    pub(super) softmax: Vec<Softmax>,
+    pub(super) sums: Vec<Lanes<f32>>,
 }
 
 /// The rows of some queries of one key/value head.
-pub(super) struct Tile<'j, 'q, 'a, E: Element> {
-    pub(super) job: &'j Job<'q, 'a, E>,
+#[derive(Clone)]
+pub(super) struct Tile<'j, 'q, 'v, 's, E: KvElement> {
+    pub(super) job: &'j Job<'q, 'v, 's, E>,
     pub(super) kv_head: usize,
     pub(super) queries: Range<usize>,
 }
 
-impl<E: Element> Tile<'_, '_, '_, E> {
+/// The two parts of what a tile sees, in the order in which they are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Sinks that lie before the window.
+    Sinks,
+    /// The window.
+    Window,
+}
+
+impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
     /// Rows of the tile.
     pub(super) fn rows(&self) -> usize {
         self.queries.len() * self.job.plan.config().group_size()
     }
 
-    /// The blocks of which at least one query sees something.
-    pub(super) fn blocks(&self) -> Range<usize> {
-        blocks_of(&self.job.plan.visible_to_any(self.queries.clone()))
-    }
-
-    /// Fills the scratch with this tile's queries, scaled.
-    pub(super) fn load_queries(&self, scratch: &mut Scratch) {
-        let config = self.job.plan.config();
-        let group = config.group_size();
-        let scale = config.scale();
-        let rows = scratch.queries.chunks_exact_mut(config.head_dim());
-        for (row, target) in rows.take(self.rows()).enumerate() {
-            let query = self.queries.start + row / group;
-            let head = self.kv_head * group + row % group;
-            let source = self.job.q.index_axis(Axis(0), query);
-            for (t, q) in target.iter_mut().zip(source.index_axis(Axis(0), head)) {
-                *t = q * scale;
-            }
+    fn visible(&self, part: Part) -> Range<usize> {
+        match part {
+            Part::Sinks => self.job.plan.sinks_of_any(self.queries.clone()),
+            Part::Window => self.job.plan.visible_to_any(self.queries.clone()),
         }
     }
 
-    /// Adds what the tile's rows see of `blocks`, in order.
+    /// The blocks of which at least one query sees something, numbered in the order in which they
+    /// are merged.
+    pub(super) fn blocks(&self) -> Range<usize> {
+        0..blocks_of(&self.visible(Part::Sinks)).len() + blocks_of(&self.visible(Part::Window)).len()
+    }
+
+    /// Where number `number` of [`blocks`](Self::blocks) lies.
+    pub(super) fn block(&self, number: usize) -> (Part, usize) {
+        let sinks = blocks_of(&self.visible(Part::Sinks));
+        match number.checked_sub(sinks.len()) {
+            None => (Part::Sinks, sinks.start + number),
+            Some(number) => (Part::Window, blocks_of(&self.visible(Part::Window)).start + number),
+        }
+    }
+
+    /// Fills the memory with this tile's queries, scaled.
+    pub(super) fn load_queries(&self, queries: &mut Queries, sink_queries: &mut Queries) {
+        self.load(self.job.q, queries);
+        if let Some(q) = self.job.sink_queries.filter(|_| !self.visible(Part::Sinks).is_empty()) {
+            self.load(q, sink_queries);
+        }
+    }
+
+    fn load(&self, q: ArrayView3<'_, f32>, queries: &mut Queries) {
+        let config = self.job.plan.config();
+        let (group, scale) = (config.group_size(), config.scale());
+        queries.resize(self.rows(), config.head_dim(), E::FORMAT);
+        for row in 0..self.rows() {
+            let token = q.index_axis(Axis(0), self.queries.start + row / group);
+            let source = token.index_axis(Axis(0), self.kv_head * group + row % group);
+            for (target, q) in queries.row_mut(row).iter_mut().zip(source) {
+                *target = q * scale;
+            }
+        }
+        if E::FORMAT == KvFormat::Int8 {
+            let rows = self.rows();
+            self.job.level.dispatch(LoadQueries::<E> { queries, rows, element: PhantomData });
+        }
+    }
+
+    /// Adds what the tile's rows see of some blocks, in order.
     pub(super) fn attend(
         &self,
-        scratch: &mut Scratch,
+        memory: &mut BlockMemory,
+        queries: (&Queries, &Queries),
         blocks: Range<usize>,
         partials: &mut Partials<'_>,
+    ) {
+        self.each_block(memory, queries, blocks, |pass| pass.run_at(self.job.level, partials));
+    }
+
+    /// Brings in block after block and hands each to `work`.
+    pub(super) fn each_block(
+        &self,
+        memory: &mut BlockMemory,
+        (queries, sink_queries): (&Queries, &Queries),
+        blocks: Range<usize>,
+        mut work: impl FnMut(AnyPass<'_, E>),
     ) {
         let Some(head) = self.job.kv.head(self.kv_head) else {
             return;
         };
-        let visible = self.job.plan.visible_to_any(self.queries.clone());
-        for index in blocks {
-            self.job.level.dispatch(Load {
-                block: &mut scratch.block,
-                head: &head,
-                index,
-                rows: within_block(&visible, index),
-            });
-            let pass = Pass {
-                plan: &self.job.plan,
-                queries: self.queries.clone(),
-                scratch,
-                index,
-                partials,
+        let plan = &self.job.plan;
+        let head_dim = plan.config().head_dim();
+        // Integers are multiplied as they are stored, whatever the number of queries.
+        let wide = E::FORMAT != KvFormat::Int8 && self.rows() >= WIDEN_FROM;
+        for number in blocks {
+            let (part, index) = self.block(number);
+            let rows = within_block(&self.visible(part), index);
+            let queries = match part {
+                Part::Sinks if self.job.sink_queries.is_some() => sink_queries,
+                _ => queries,
             };
-            pass.run_at(self.job.level);
+            let block = if wide {
+                memory.wide(self.job.level, &head, head_dim, index, &rows)
+            } else {
+                memory.direct(&head, head_dim, index, &rows)
+            };
+            let pass = Pass { plan, tile: self.queries.clone(), queries, block, part, index };
+            work(AnyPass { pass, wide, element: PhantomData });
         }
     }
 
-    /// Writes `o / l` to the tile's part of `out`, `(queries, group_size, head_dim)`.
-    pub(super) fn finish(&self, partials: &Partials<'_>, out: &mut ArrayViewMut3<'_, f32>) {
+    /// Writes `o / l` to the tile's part of `out`, `(queries, group_size, head_dim)`, and the
+    /// log-sum-exp to `lse`, `(queries, group_size)`.
+    pub(super) fn finish(
+        &self,
+        partials: &Partials<'_>,
+        out: &mut ArrayViewMut3<'_, f32>,
+        lse: Option<&mut ArrayViewMut2<'_, f32>>,
+    ) {
         let heads = self.job.plan.config().group_size();
         for (query, mut out) in out.outer_iter_mut().enumerate() {
             for (head, mut out) in out.outer_iter_mut().enumerate() {
@@ -119,54 +172,74 @@ impl<E: Element> Tile<'_, '_, '_, E> {
                 }
             }
         }
+        if let Some(lse) = lse {
+            for ((query, head), lse) in lse.indexed_iter_mut() {
+                *lse = partials.log_sum_exp(query * heads + head);
+            }
+        }
     }
 }
 
-/// Widens one block.
-struct Load<'s, 'h, 'a, E: Element> {
-    block: &'s mut Block,
-    head: &'h HeadView<'a, E>,
-    index: usize,
-    rows: Range<usize>,
+/// Rounds queries for keys that are integers.
+struct LoadQueries<'m, E> {
+    queries: &'m mut Queries,
+    rows: usize,
+    element: PhantomData<E>,
 }
 
-impl<E: Element> Kernel for Load<'_, '_, '_, E> {
+impl<E: KvElement> Kernel for LoadQueries<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        self.block.load(simd, self.head, self.index, self.rows);
+    fn run<S: Integers>(self, simd: S) {
+        for row in 0..self.rows {
+            E::load_query(simd, self.queries, row);
+        }
     }
 }
 
-/// One block for all rows of a tile. It no longer knows what keys and values were stored as, so it
-/// is compiled once a level, and in this crate.
-struct Pass<'p, 'm> {
+/// One block for all rows of a tile.
+#[derive(Clone)]
+pub(super) struct Pass<'p> {
     plan: &'p Plan,
-    queries: Range<usize>,
-    scratch: &'p Scratch,
-    index: usize,
-    partials: &'p mut Partials<'m>,
+    tile: Range<usize>,
+    queries: &'p Queries,
+    block: Block<'p>,
+    part: Part,
+    pub(super) index: usize,
 }
 
-impl Kernel for Pass<'_, '_> {
+/// A pass over panels as they are stored, or widened.
+pub(super) struct AnyPass<'p, E> {
+    pub(super) pass: Pass<'p>,
+    pub(super) wide: bool,
+    element: PhantomData<E>,
+}
+
+impl<E: KvElement> AnyPass<'_, E> {
+    fn run_at(self, level: Level, partials: &mut Partials<'_>) {
+        let pass = self.pass;
+        if self.wide {
+            level.dispatch(Attend::<E::Wide> { pass, partials, element: PhantomData });
+        } else {
+            level.dispatch(Attend::<E> { pass, partials, element: PhantomData });
+        }
+    }
+}
+
+/// Adds a block to what all rows of a tile have summed.
+struct Attend<'p, 'a, 'm, E> {
+    pass: Pass<'p>,
+    partials: &'a mut Partials<'m>,
+    element: PhantomData<E>,
+}
+
+impl<E: KvElement> Kernel for Attend<'_, '_, '_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        self.all_rows(simd);
-    }
-}
-
-impl Pass<'_, '_> {
-    #[inline(never)]
-    fn run_at(self, level: Level) {
-        level.dispatch(self);
-    }
-
-    #[inline(always)]
-    fn all_rows<S: Simd>(&mut self, simd: S) {
-        let rows = self.queries.len() * self.plan.config().group_size();
+    fn run<S: Integers>(mut self, simd: S) {
+        let rows = self.pass.rows();
         let mut first = 0;
         while rows - first >= ROW_GROUP {
             self.group::<S, ROW_GROUP, 1>(simd, first);
@@ -181,164 +254,106 @@ impl Pass<'_, '_> {
             _ => {}
         }
     }
+}
 
+impl<E: KvElement> Attend<'_, '_, '_, E> {
     /// `R` rows from `first` on; `P` panels at once, so that few rows too have chains enough to
     /// keep the multipliers busy.
     #[inline(always)]
-    fn group<S: Simd, const R: usize, const P: usize>(&mut self, simd: S, first: usize) {
-        let plan = self.plan;
-        let group = plan.config().group_size();
-        let seen: [Range<usize>; R] = std::array::from_fn(|r| {
-            let query = self.queries.start + (first + r) / group;
-            within_block(&plan.visible(query), self.index)
-        });
-        let Some(extent) = Extent::of(&seen) else {
+    fn group<S: Integers, const R: usize, const P: usize>(&mut self, simd: S, first: usize) {
+        let Some(seen) = self.pass.seen::<R>(first) else {
             return;
         };
         let mut scores = [[0.0; BLOCK]; R];
-        self.scores::<S, R, P>(simd, first, &extent.any, &mut scores);
+        self.pass.scores::<S, E, R, P>(simd, first, &seen, &mut scores);
         let mut softmax = [None; R];
         for r in 0..R {
-            if !seen[r].is_empty() {
-                softmax[r] = Some(block_softmax(simd, &mut scores[r], seen[r].clone()));
+            if !seen.rows[r].is_empty() {
+                softmax[r] = Some(block_softmax(simd, &mut scores[r], seen.rows[r].clone()));
             }
         }
-        self.outputs::<S, R, P>(simd, first, &scores, (&seen, &extent), softmax);
+        let weights = self.partials.add_softmax(simd, first, softmax);
+        let mut sink = AddOutputs { simd, first, partials: self.partials, weights, softmax };
+        E::outputs::<S, R, P>(simd, &scores, &seen, self.pass.block.values(), &mut sink);
+    }
+}
+
+impl Pass<'_> {
+    pub(super) fn rows(&self) -> usize {
+        self.tile.len() * self.plan.config().group_size()
     }
 
-    /// `scores[r][j] = q'[first + r] . k[j]` for the panels that hold positions `seen`.
+    /// What `R` rows from `first` on see of the block.
     #[inline(always)]
-    fn scores<S: Simd, const R: usize, const P: usize>(
+    pub(super) fn seen<const R: usize>(&self, first: usize) -> Option<Seen<R>> {
+        let group = self.plan.config().group_size();
+        let mut rows = [const { 0..0 }; R];
+        for (r, row) in rows.iter_mut().enumerate() {
+            let query = self.tile.start + (first + r) / group;
+            let visible = match self.part {
+                Part::Sinks => self.plan.visible_sinks(query),
+                Part::Window => self.plan.visible(query),
+            };
+            *row = within_block(&visible, self.index);
+        }
+        Seen::new(rows)
+    }
+
+    /// `scores[r][j] = q'[first + r] . k[j]`, soft-capped, for the panels of which a row sees
+    /// something.
+    #[inline(always)]
+    pub(super) fn scores<S: Integers, E: KvElement, const R: usize, const P: usize>(
         &self,
         simd: S,
         first: usize,
-        seen: &Range<usize>,
+        seen: &Seen<R>,
         scores: &mut [[f32; BLOCK]; R],
     ) {
-        let head_dim = self.plan.config().head_dim();
-        let block = &self.scratch.block;
-        let queries: [&[f32]; R] =
-            std::array::from_fn(|r| &self.scratch.queries[(first + r) * head_dim..][..head_dim]);
-        let end = seen.end.div_ceil(LANES);
-        let mut panel = seen.start / LANES;
+        let queries = (self.queries, first);
+        let end = seen.any.end.div_ceil(PANEL);
+        let mut panel = seen.any.start / PANEL;
         while panel + P <= end {
-            let panels: [_; P] = std::array::from_fn(|p| block.key_panel(panel + p));
-            let sums = tile::accumulate(simd, queries, panels, tile::zeros(simd));
+            let mut panels: [&[u8]; P] = [&[]; P];
+            for (p, keys) in panels.iter_mut().enumerate() {
+                *keys = self.block.keys(panel + p);
+            }
+            let sums = E::scores::<S, R, P>(simd, queries, panels);
             for (scores, sums) in scores.iter_mut().zip(sums) {
                 for (p, sums) in sums.into_iter().enumerate() {
-                    tile::store(simd, sums, &mut scores[(panel + p) * LANES..]);
+                    tile::store(simd, sums, &mut scores[(panel + p) * PANEL..]);
                 }
             }
             panel += P;
         }
         for panel in panel..end {
-            let sums = tile::accumulate(simd, queries, [block.key_panel(panel)], tile::zeros(simd));
+            let sums = E::scores::<S, R, 1>(simd, queries, [self.block.keys(panel)]);
             for (scores, [sums]) in scores.iter_mut().zip(sums) {
-                tile::store(simd, sums, &mut scores[panel * LANES..]);
+                tile::store(simd, sums, &mut scores[panel * PANEL..]);
             }
         }
-    }
-
-    /// Adds `Σ_j p[r][j] v[j]` to the rows' outputs.
-    #[inline(always)]
-    fn outputs<S: Simd, const R: usize, const P: usize>(
-        &mut self,
-        simd: S,
-        first: usize,
-        p: &[[f32; BLOCK]; R],
-        (seen, extent): (&[Range<usize>; R], &Extent),
-        softmax: [Option<Softmax>; R],
-    ) {
-        let weights = self.partials.add_softmax(simd, first, softmax);
-        let block = &self.scratch.block;
-        let width = self.partials.width;
-        let mut column = 0;
-        while column + P <= width {
-            let panels: [_; P] = std::array::from_fn(|i| block.value_panel(column + i));
-            let sums = weighted_sums(simd, p, panels, seen, extent);
-            for r in (0..R).filter(|&r| softmax[r].is_some()) {
-                for (i, &sums) in sums[r].iter().enumerate() {
-                    self.partials.add_out(simd, (first, r), column + i, &weights, sums);
-                }
-            }
-            column += P;
-        }
-        for column in column..width {
-            let sums = weighted_sums(simd, p, [block.value_panel(column)], seen, extent);
-            for r in (0..R).filter(|&r| softmax[r].is_some()) {
-                self.partials.add_out(simd, (first, r), column, &weights, sums[r][0]);
+        if let Some(cap) = self.plan.config().soft_cap() {
+            for scores in scores {
+                soft_cap(simd, scores, &seen.any, cap);
             }
         }
     }
 }
 
-/// What the rows of a group see of a block.
-struct Extent {
-    /// Positions that at least one row sees.
-    any: Range<usize>,
-    /// Positions that every row sees; rows that see nothing of the block don't count.
-    all: Range<usize>,
-    /// Whether some row sees more than `all`.
-    ragged: bool,
-}
-
-impl Extent {
-    /// `None` if no row sees anything.
-    #[inline(always)]
-    fn of(seen: &[Range<usize>]) -> Option<Self> {
-        let mut rows = seen.iter().filter(|range| !range.is_empty());
-        let first = rows.next()?;
-        let mut any = first.clone();
-        let mut all = first.clone();
-        for row in rows {
-            any = any.start.min(row.start)..any.end.max(row.end);
-            all = all.start.max(row.start)..all.end.min(row.end);
-        }
-        if all.is_empty() {
-            all = 0..0;
-        }
-        let ragged = any != all;
-        Some(Self { any, all, ragged })
-    }
-}
-
-/// `Σ_j p[r][j] v[j]` over the positions that row `r` sees, one chain over rising `j`.
-#[inline(always)]
-fn weighted_sums<S: Simd, const R: usize, const P: usize>(
+/// Adds outputs of a block to those of the rows that saw something of it.
+struct AddOutputs<'a, 'm, S, const R: usize> {
     simd: S,
-    p: &[[f32; BLOCK]; R],
-    values: [&[Lanes<f32>]; P],
-    seen: &[Range<usize>; R],
-    extent: &Extent,
-) -> tile::Sums<S, R, P> {
-    let mut sums = tile::zeros::<S, R, P>(simd);
-    let all = &extent.all;
-    if extent.ragged {
-        for r in 0..R {
-            let end = all.start.max(seen[r].start).min(seen[r].end);
-            sums[r] = add_values(simd, [&p[r]], values, seen[r].start..end, [sums[r]])[0];
-        }
-    }
-    sums = add_values(simd, std::array::from_fn(|r| &p[r]), values, all.clone(), sums);
-    if extent.ragged {
-        for r in 0..R {
-            let start = all.end.max(seen[r].start).min(seen[r].end);
-            sums[r] = add_values(simd, [&p[r]], values, start..seen[r].end, [sums[r]])[0];
-        }
-    }
-    sums
+    first: usize,
+    partials: &'a mut Partials<'m>,
+    weights: Weights,
+    softmax: [Option<Softmax>; R],
 }
 
-/// `sums[r] + Σ_j p[r][j] v[j]` over the positions in `range`, which every row sees.
-#[inline(always)]
-fn add_values<S: Simd, const R: usize, const P: usize>(
-    simd: S,
-    p: [&[f32; BLOCK]; R],
-    values: [&[Lanes<f32>]; P],
-    range: Range<usize>,
-    sums: tile::Sums<S, R, P>,
-) -> tile::Sums<S, R, P> {
-    let p: [&[f32]; R] = std::array::from_fn(|r| &p[r][range.clone()]);
-    let values = values.map(|v| &v[range.clone()]);
-    tile::accumulate(simd, p, values, sums)
+impl<S: Integers, const R: usize> OutputSink<S> for AddOutputs<'_, '_, S, R> {
+    #[inline(always)]
+    fn take(&mut self, row: usize, column: usize, sums: S::F32x16) {
+        if self.softmax[row].is_some() {
+            self.partials.add_out(self.simd, (self.first, row), column, &self.weights, sums);
+        }
+    }
 }
+

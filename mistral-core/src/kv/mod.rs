@@ -33,7 +33,7 @@ pub use format::{KvFormat, UnknownKvFormat};
 pub use head::HeadView;
 pub use int8::Int8;
 #[doc(hidden)]
-pub use page::Panel;
+pub use page::{Panel, PanelMemory};
 pub use page::{KvPage, PAGE};
 
 use crate::element::Element;

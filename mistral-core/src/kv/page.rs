@@ -43,6 +43,31 @@ pub struct KvPage<E> {
     element: PhantomData<E>,
 }
 
+/// Bytes on a border of 64, for panels that are put together elsewhere.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct PanelMemory(Vec<Line>);
+
+impl PanelMemory {
+    /// Makes it at least `bytes` long; what was there may remain.
+    pub fn reserve(&mut self, bytes: usize) {
+        let lines = bytes.div_ceil(size_of::<Line>());
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0; 64]));
+        }
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        bytes_of(&self.0)
+    }
+
+    /// All bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        bytes_of_mut(&mut self.0)
+    }
+}
+
 /// The keys and values of sixteen positions of one head.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,82 @@
+//! How much weight each key got: a second pass, when maximum and sum of every row are known.
+
+use std::marker::PhantomData;
+
+use mistral_core::kv::{KvElement, PANEL, Queries};
+use mistral_core::simd::{self, Integers, Kernel};
+use ndarray::ArrayViewMut1;
+
+use super::BLOCK;
+use super::block::BlockMemory;
+use super::block_softmax::Softmax;
+use super::tile::{Part, Pass, Tile};
+
+/// Adds `Σ e^(score - m) / l` over the tile's rows to the sum of each key that they see.
+pub(super) fn add<E: KvElement>(
+    tile: &Tile<'_, '_, '_, '_, E>,
+    memory: &mut BlockMemory,
+    queries: (&Queries, &Queries),
+    softmax: &[Softmax],
+    mut sums: ArrayViewMut1<'_, f32>,
+) {
+    let held = tile.job.plan.held();
+    let level = tile.job.level;
+    let mut numbers = tile.blocks();
+    tile.each_block(memory, queries, tile.blocks(), |any| {
+        let part = numbers.next().map(|number| tile.block(number).0);
+        let mut weights = [0.0; BLOCK];
+        let (index, rows) = (any.pass.index, softmax);
+        if any.wide {
+            let element = PhantomData::<E::Wide>;
+            level.dispatch(Weigh { pass: any.pass, rows, weights: &mut weights, element });
+        } else {
+            let element = PhantomData::<E>;
+            level.dispatch(Weigh { pass: any.pass, rows, weights: &mut weights, element });
+        }
+        // Sinks before a gap have no place in the sums, sinks in the view do.
+        if part == Some(Part::Sinks) && held.start > 0 {
+            return;
+        }
+        for (position, weight) in (index * BLOCK..).zip(weights) {
+            if held.contains(&position) {
+                sums[position - held.start] += weight;
+            }
+        }
+    });
+}
+
+/// Sums the weights of one block's keys over all rows of a tile, row by row.
+struct Weigh<'p, 'a, E> {
+    pass: Pass<'p>,
+    rows: &'a [Softmax],
+    weights: &'a mut [f32; BLOCK],
+    element: PhantomData<E>,
+}
+
+impl<E: KvElement> Kernel for Weigh<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Integers>(self, simd: S) {
+        for row in 0..self.pass.rows() {
+            let Some(seen) = self.pass.seen::<1>(row) else {
+                continue;
+            };
+            let mut scores = [[0.0; BLOCK]];
+            self.pass.scores::<S, E, 1, 4>(simd, row, &seen, &mut scores);
+            let [scores] = &mut scores;
+            let Softmax { max, sum } = self.rows[row];
+            let first = seen.any.start / PANEL * PANEL;
+            let last = seen.any.end.next_multiple_of(PANEL);
+            scores[first..seen.any.start].fill(f32::NEG_INFINITY);
+            scores[seen.any.end..last].fill(f32::NEG_INFINITY);
+            let (shift, sum) = (simd.splat(max), simd.splat(sum));
+            let vectors = scores[first..last].as_chunks::<PANEL>().0;
+            let totals = self.weights[first..last].as_chunks_mut::<PANEL>().0;
+            for (total, scores) in totals.iter_mut().zip(vectors) {
+                let p = simd::exp(simd, simd.sub(simd.load(scores), shift));
+                simd.store(simd.add(simd.load(total), simd.div(p, sum)), total);
+            }
+        }
+    }
+}
