@@ -69,7 +69,13 @@ impl Attention {
             if item.q.is_empty() {
                 return Ok(());
             }
-            kernel::forward(self.level(), plan, (item.q.view(), item.kv), options, item.out.view_mut())
+            kernel::forward(
+                self.level(),
+                plan,
+                (item.q.view(), item.kv),
+                options,
+                item.out.view_mut(),
+            )
         };
         let work = |item: &BatchItem<'_, '_, '_, E>| {
             plan(item).map_or(0, |plan| {
@@ -102,7 +108,6 @@ fn halves<T: Send>(
         }
     }
     let (first, second) = items.split_at_mut(middle);
-    let (first, second) =
-        threads::join(|| halves(first, work, run), || halves(second, work, run));
+    let (first, second) = threads::join(|| halves(first, work, run), || halves(second, work, run));
     first.and(second)
 }

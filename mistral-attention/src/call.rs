@@ -58,11 +58,7 @@ pub(crate) struct Options<'q, 'o> {
 }
 
 impl<'q, 'v, 'o, E: KvElement> Call<'q, 'v, 'o, E> {
-    pub(crate) fn new(
-        attention: Attention,
-        q: ArrayView3<'q, f32>,
-        kv: KvView<'v, E>,
-    ) -> Self {
+    pub(crate) fn new(attention: Attention, q: ArrayView3<'q, f32>, kv: KvView<'v, E>) -> Self {
         Self { attention, q, kv, options: Options::default() }
     }
 

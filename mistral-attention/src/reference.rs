@@ -122,9 +122,8 @@ impl Row<'_> {
     ) -> f64 {
         let mut key = vec![0.0; config.head_dim()];
         let _ = rows.key(position, &mut key);
-        let term = |(d, k): (usize, &f32)| {
-            f64::from(self.q[[self.query, self.head, d]]) * f64::from(*k)
-        };
+        let term =
+            |(d, k): (usize, &f32)| f64::from(self.q[[self.query, self.head, d]]) * f64::from(*k);
         let score = f64::from(config.scale()) * key.iter().enumerate().map(term).sum::<f64>();
         match config.soft_cap().map(f64::from) {
             Some(cap) => cap * (score / cap).tanh(),

@@ -11,10 +11,12 @@
 //! and panels that begin in one segment and end in another, are copied into a panel of the same
 //! format first. Many queries have every panel widened to f32 once.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use mistral_core::kv::{HeadView, KvElement, PANEL, Panel, PanelMemory, Values};
-use mistral_core::simd::{Integers, Kernel, LANES, Level};
+use mistral_core::half::{bf16, f16};
+use mistral_core::kv::{HeadView, KvElement, KvFormat, PANEL, Panel, PanelMemory, Values};
+use mistral_core::simd::{Integers, Kernel, LANES, Level, Simd};
 
 use super::BLOCK;
 
@@ -24,6 +26,9 @@ const PANELS: usize = BLOCK / PANEL;
 /// Rows of a widened panel of values. One more than a block holds: the vectors of one position
 /// would otherwise all fall into the same cache set.
 const WIDE_ROWS: usize = BLOCK + 1;
+
+/// Bytes in a cache line.
+const CACHE_LINE: usize = 64;
 
 /// The blocks that hold `positions`, by number.
 pub(super) fn blocks_of(positions: &Range<usize>) -> Range<usize> {
@@ -58,6 +63,8 @@ pub(super) struct Block<'a> {
     positions: usize,
     rows: usize,
     width: usize,
+    /// Keys of the block after it, of panels that are read from memory.
+    ahead: [&'a [u8]; PANELS],
 }
 
 impl<'a> Block<'a> {
@@ -65,6 +72,37 @@ impl<'a> Block<'a> {
     #[inline(always)]
     pub(super) fn keys(&self, index: usize) -> &'a [u8] {
         self.keys[index]
+    }
+
+    /// Asks for the values of panel `index`.
+    #[inline(always)]
+    pub(super) fn prefetch_values<S: Simd>(&self, simd: S, index: usize) {
+        prefetch(simd, self.values[index]);
+    }
+
+    /// Asks for the keys of the next block, when column `column` of the values is due.
+    #[inline(always)]
+    pub(super) fn prefetch_ahead<S: Simd>(&self, simd: S, column: usize) {
+        let each = PANELS.div_ceil(self.width);
+        for keys in self.ahead.iter().skip(column * each).take(each) {
+            prefetch(simd, keys);
+        }
+    }
+
+    /// Says which keys come next.
+    pub(super) fn with_ahead<'v: 'a, E: KvElement>(
+        mut self,
+        head: &HeadView<'v, E>,
+        index: usize,
+        rows: &Range<usize>,
+    ) -> Self {
+        for (p, keys) in self.ahead.iter_mut().enumerate() {
+            if let Some(seen) = within_panel(rows, p) {
+                let seen = index * BLOCK + seen.start..index * BLOCK + seen.end;
+                *keys = head.panel(&seen).map_or(&[], |panel| panel.keys);
+            }
+        }
+        self
     }
 
     /// The values.
@@ -108,6 +146,7 @@ impl BlockMemory {
             positions: PANEL,
             rows: PANEL,
             width: head_dim.div_ceil(LANES),
+            ahead: [&[]; PANELS],
         };
         for (p, panel) in panels.into_iter().enumerate() {
             if within_panel(rows, p).is_none() {
@@ -141,13 +180,9 @@ impl BlockMemory {
         wide_keys.reserve(PANELS * key);
         wide_values.reserve(value);
         let block = self.direct(head, head_dim, index, rows);
-        level.dispatch(Widen::<E> {
-            block,
-            keys: &mut wide_keys.bytes_mut()[..PANELS * key],
-            values: &mut wide_values.bytes_mut()[..value],
-            rows: rows.clone(),
-            element: std::marker::PhantomData,
-        });
+        let keys = &mut wide_keys.bytes_mut()[..PANELS * key];
+        let values = &mut wide_values.bytes_mut()[..value];
+        widen(level, E::FORMAT, block, (keys, values), rows);
         self.wide_keys = wide_keys;
         self.wide_values = wide_values;
         let memory = &*self;
@@ -157,12 +192,21 @@ impl BlockMemory {
             positions: BLOCK,
             rows: WIDE_ROWS,
             width,
+            ahead: [&[]; PANELS],
         };
         for (p, keys) in block.keys.iter_mut().enumerate() {
             *keys = &memory.wide_keys.bytes()[p * key..][..key];
         }
         block.values[0] = &memory.wide_values.bytes()[..value];
         block
+    }
+}
+
+/// Asks for every cache line of a panel.
+#[inline(always)]
+fn prefetch<S: Simd>(simd: S, panel: &[u8]) {
+    for line in (0..panel.len()).step_by(CACHE_LINE) {
+        simd.prefetch(panel, line);
     }
 }
 
@@ -174,12 +218,32 @@ fn within_panel(rows: &Range<usize>, p: usize) -> Option<Range<usize>> {
 }
 
 /// Widens the panels of a block.
+fn widen(
+    level: Level,
+    format: KvFormat,
+    block: Block<'_>,
+    (keys, values): (&mut [u8], &mut [u8]),
+    rows: &Range<usize>,
+) {
+    let rows = rows.clone();
+    match format {
+        KvFormat::F16 => {
+            level.dispatch(Widen::<f16> { block, keys, values, rows, element: PhantomData });
+        }
+        KvFormat::BF16 => {
+            level.dispatch(Widen::<bf16> { block, keys, values, rows, element: PhantomData });
+        }
+        _ => level.dispatch(Widen::<f32> { block, keys, values, rows, element: PhantomData }),
+    }
+}
+
+/// [`widen`] for one format.
 struct Widen<'a, 'm, E> {
     block: Block<'a>,
     keys: &'m mut [u8],
     values: &'m mut [u8],
     rows: Range<usize>,
-    element: std::marker::PhantomData<E>,
+    element: PhantomData<E>,
 }
 
 impl<E: KvElement> Kernel for Widen<'_, '_, E> {

@@ -25,12 +25,7 @@ impl Softmax {
 /// `tanh |x| = (1 - e^(-2|x|)) / (1 + e^(-2|x|))` in f32: the error is that of a number of the size
 /// of `cap`, as in a score of that size.
 #[inline(always)]
-pub(super) fn soft_cap<S: Simd>(
-    simd: S,
-    scores: &mut [f32; BLOCK],
-    seen: &Range<usize>,
-    cap: f32,
-) {
+pub(super) fn soft_cap<S: Simd>(simd: S, scores: &mut [f32; BLOCK], seen: &Range<usize>, cap: f32) {
     let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
     let (inverse, cap) = (simd.splat(1.0 / cap), simd.splat(cap));
     let vectors = seen.start / LANES..seen.end.div_ceil(LANES);

@@ -39,7 +39,7 @@ fn whole<'j, 'q, 'v, 's, E: KvElement>(
 }
 
 /// Computes a call, block by block.
-pub(super) fn forward<E: KvElement>(job: &Job<'_, '_, '_, E>, outputs: Outputs<'_>) {
+pub(super) fn forward<E: KvElement>(job: &Job<'_, '_, '_, E>, mut outputs: Outputs<'_>) {
     let config = job.plan.config();
     let width = config.head_dim().div_ceil(LANES);
     let rows = whole(job, 0).rows();
@@ -57,8 +57,7 @@ pub(super) fn forward<E: KvElement>(job: &Job<'_, '_, '_, E>, outputs: Outputs<'
             sums: &mut task.sums,
         };
         parts.split();
-        let (softmax, sums) = (task.softmax.as_mut_slice(), task.sums.as_mut_slice());
-        job.level.dispatch(Merge { job, softmax, sums, outputs });
+        merge(job, &mut task.softmax, &mut task.sums, &mut outputs);
     });
 }
 
@@ -118,39 +117,48 @@ impl<E: KvElement> Parts<'_, '_, '_, '_, '_, E> {
 }
 
 /// Adds the parts of each head in order.
-struct Merge<'j, 'q, 'v, 's, 'm, 'o, E: KvElement> {
-    job: &'j Job<'q, 'v, 's, E>,
-    softmax: &'m mut [Softmax],
-    sums: &'m mut [Lanes<f32>],
-    outputs: Outputs<'o>,
+fn merge<E: KvElement>(
+    job: &Job<'_, '_, '_, E>,
+    softmax: &mut [Softmax],
+    sums: &mut [Lanes<f32>],
+    outputs: &mut Outputs<'_>,
+) {
+    let config = job.plan.config();
+    let group = config.group_size();
+    let width = config.head_dim().div_ceil(LANES);
+    let rows = whole(job, 0).rows();
+    let n = whole(job, 0).blocks().len();
+    let heads = softmax.chunks_exact_mut(n * rows).zip(sums.chunks_exact_mut(n * rows * width));
+    for (kv_head, (softmax, sums)) in heads.enumerate() {
+        let (first_softmax, softmax) = softmax.split_at_mut(rows);
+        let (first_sums, sums) = sums.split_at_mut(rows * width);
+        let mut total = Partials { softmax: first_softmax, out: first_sums, width };
+        job.level.dispatch(AddParts { total: &mut total, softmax, sums, rows });
+        let heads = (kv_head * group..(kv_head + 1) * group).into();
+        let mut out = outputs.out.slice_axis_mut(Axis(1), heads);
+        let mut lse = outputs.lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(1), heads));
+        whole(job, kv_head).finish(&total, &mut out, lse.as_mut());
+    }
 }
 
-impl<E: KvElement> Kernel for Merge<'_, '_, '_, '_, '_, '_, E> {
+/// Adds parts of `rows` rows each.
+struct AddParts<'t, 'm> {
+    total: &'t mut Partials<'m>,
+    softmax: &'t [Softmax],
+    sums: &'t [Lanes<f32>],
+    rows: usize,
+}
+
+impl Kernel for AddParts<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        let config = self.job.plan.config();
-        let group = config.group_size();
-        let width = config.head_dim().div_ceil(LANES);
-        let rows = whole(self.job, 0).rows();
-        let n = whole(self.job, 0).blocks().len();
-        let heads = self
-            .softmax
-            .chunks_exact_mut(n * rows)
-            .zip(self.sums.chunks_exact_mut(n * rows * width));
-        for (kv_head, (softmax, sums)) in heads.enumerate() {
-            let (first_softmax, softmax) = softmax.split_at_mut(rows);
-            let (first_sums, sums) = sums.split_at_mut(rows * width);
-            let mut total = Partials { softmax: first_softmax, out: first_sums, width };
-            let parts = softmax.chunks_exact(rows).zip(sums.chunks_exact(rows * width));
-            for (softmax, sums) in parts {
-                total.add(simd, softmax, sums);
-            }
-            let heads = (kv_head * group..(kv_head + 1) * group).into();
-            let mut out = self.outputs.out.slice_axis_mut(Axis(1), heads);
-            let mut lse = self.outputs.lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(1), heads));
-            whole(self.job, kv_head).finish(&total, &mut out, lse.as_mut());
+    fn run<S: Simd>(self, simd: S) {
+        let width = self.total.width;
+        let parts =
+            self.softmax.chunks_exact(self.rows).zip(self.sums.chunks_exact(self.rows * width));
+        for (softmax, sums) in parts {
+            self.total.add(simd, softmax, sums);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::marker::PhantomData;
 
-use mistral_core::kv::{KvElement, PANEL, Queries};
-use mistral_core::simd::{self, Integers, Kernel};
+use mistral_core::half::{bf16, f16};
+use mistral_core::kv::{Int8, KvElement, KvFormat, PANEL, Queries};
+use mistral_core::simd::{self, Integers, Kernel, Level};
 use ndarray::ArrayViewMut1;
 
 use super::BLOCK;
@@ -22,17 +23,10 @@ pub(super) fn add<E: KvElement>(
     let held = tile.job.plan.held();
     let level = tile.job.level;
     let mut numbers = tile.blocks();
-    tile.each_block(memory, queries, tile.blocks(), |any| {
+    tile.each_block(memory, queries, tile.blocks(), |format, pass| {
         let part = numbers.next().map(|number| tile.block(number).0);
-        let mut weights = [0.0; BLOCK];
-        let (index, rows) = (any.pass.index, softmax);
-        if any.wide {
-            let element = PhantomData::<E::Wide>;
-            level.dispatch(Weigh { pass: any.pass, rows, weights: &mut weights, element });
-        } else {
-            let element = PhantomData::<E>;
-            level.dispatch(Weigh { pass: any.pass, rows, weights: &mut weights, element });
-        }
+        let index = pass.index;
+        let weights = weigh(level, format, pass, softmax);
         // Sinks before a gap have no place in the sums, sinks in the view do.
         if part == Some(Part::Sinks) && held.start > 0 {
             return;
@@ -46,18 +40,28 @@ pub(super) fn add<E: KvElement>(
 }
 
 /// Sums the weights of one block's keys over all rows of a tile, row by row.
+fn weigh(level: Level, format: KvFormat, pass: Pass<'_>, rows: &[Softmax]) -> [f32; BLOCK] {
+    match format {
+        KvFormat::F32 => level.dispatch(Weigh::<f32> { pass, rows, element: PhantomData }),
+        KvFormat::F16 => level.dispatch(Weigh::<f16> { pass, rows, element: PhantomData }),
+        KvFormat::BF16 => level.dispatch(Weigh::<bf16> { pass, rows, element: PhantomData }),
+        _ => level.dispatch(Weigh::<Int8> { pass, rows, element: PhantomData }),
+    }
+}
+
+/// [`weigh`] for one format.
 struct Weigh<'p, 'a, E> {
     pass: Pass<'p>,
     rows: &'a [Softmax],
-    weights: &'a mut [f32; BLOCK],
     element: PhantomData<E>,
 }
 
 impl<E: KvElement> Kernel for Weigh<'_, '_, E> {
-    type Output = ();
+    type Output = [f32; BLOCK];
 
     #[inline(always)]
-    fn run<S: Integers>(self, simd: S) {
+    fn run<S: Integers>(self, simd: S) -> [f32; BLOCK] {
+        let mut weights = [0.0; BLOCK];
         for row in 0..self.pass.rows() {
             let Some(seen) = self.pass.seen::<1>(row) else {
                 continue;
@@ -72,11 +76,12 @@ impl<E: KvElement> Kernel for Weigh<'_, '_, E> {
             scores[seen.any.end..last].fill(f32::NEG_INFINITY);
             let (shift, sum) = (simd.splat(max), simd.splat(sum));
             let vectors = scores[first..last].as_chunks::<PANEL>().0;
-            let totals = self.weights[first..last].as_chunks_mut::<PANEL>().0;
+            let totals = weights[first..last].as_chunks_mut::<PANEL>().0;
             for (total, scores) in totals.iter_mut().zip(vectors) {
                 let p = simd::exp(simd, simd.sub(simd.load(scores), shift));
                 simd.store(simd.add(simd.load(total), simd.div(p, sum)), total);
             }
         }
+        weights
     }
 }

@@ -125,11 +125,7 @@ impl<E: KvElement> Area<'_, '_, '_, '_, '_, E> {
 }
 
 /// Cuts results after `kv_heads` key/value heads.
-fn split_heads(
-    outputs: Outputs<'_>,
-    kv_heads: usize,
-    group: usize,
-) -> (Outputs<'_>, Outputs<'_>) {
+fn split_heads(outputs: Outputs<'_>, kv_heads: usize, group: usize) -> (Outputs<'_>, Outputs<'_>) {
     let (left, right) = outputs.out.split_at(Axis(1), kv_heads * group);
     let lse = outputs.lse.map(|lse| lse.split_at(Axis(1), kv_heads * group)).unzip();
     let sums = outputs.key_sums.map(|sums| sums.split_at(Axis(0), kv_heads)).unzip();

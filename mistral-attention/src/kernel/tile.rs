@@ -15,7 +15,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use mistral_core::kv::{KvElement, KvFormat, OutputSink, PANEL, Queries, Seen};
+use mistral_core::half::{bf16, f16};
+use mistral_core::kv::{Int8, KvElement, KvFormat, OutputSink, PANEL, Queries, Seen};
 use mistral_core::simd::{Integers, Kernel, Lanes, Level};
 use mistral_core::tile;
 use ndarray::{ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
@@ -75,7 +76,8 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
     /// The blocks of which at least one query sees something, numbered in the order in which they
     /// are merged.
     pub(super) fn blocks(&self) -> Range<usize> {
-        0..blocks_of(&self.visible(Part::Sinks)).len() + blocks_of(&self.visible(Part::Window)).len()
+        0..blocks_of(&self.visible(Part::Sinks)).len()
+            + blocks_of(&self.visible(Part::Window)).len()
     }
 
     /// Where number `number` of [`blocks`](Self::blocks) lies.
@@ -108,7 +110,7 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
         }
         if E::FORMAT == KvFormat::Int8 {
             let rows = self.rows();
-            self.job.level.dispatch(LoadQueries::<E> { queries, rows, element: PhantomData });
+            round_queries(self.job.level, queries, rows);
         }
     }
 
@@ -120,16 +122,19 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
         blocks: Range<usize>,
         partials: &mut Partials<'_>,
     ) {
-        self.each_block(memory, queries, blocks, |pass| pass.run_at(self.job.level, partials));
+        let level = self.job.level;
+        self.each_block(memory, queries, blocks, |format, pass| {
+            attend(level, format, pass, partials)
+        });
     }
 
-    /// Brings in block after block and hands each to `work`.
+    /// Brings in block after block and hands each to `work`, with the format of its panels.
     pub(super) fn each_block(
         &self,
         memory: &mut BlockMemory,
         (queries, sink_queries): (&Queries, &Queries),
         blocks: Range<usize>,
-        mut work: impl FnMut(AnyPass<'_, E>),
+        mut work: impl FnMut(KvFormat, Pass<'_>),
     ) {
         let Some(head) = self.job.kv.head(self.kv_head) else {
             return;
@@ -138,6 +143,7 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
         let head_dim = plan.config().head_dim();
         // Integers are multiplied as they are stored, whatever the number of queries.
         let wide = E::FORMAT != KvFormat::Int8 && self.rows() >= WIDEN_FROM;
+        let last = blocks.end;
         for number in blocks {
             let (part, index) = self.block(number);
             let rows = within_block(&self.visible(part), index);
@@ -145,13 +151,18 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
                 Part::Sinks if self.job.sink_queries.is_some() => sink_queries,
                 _ => queries,
             };
-            let block = if wide {
+            let mut block = if wide {
                 memory.wide(self.job.level, &head, head_dim, index, &rows)
             } else {
                 memory.direct(&head, head_dim, index, &rows)
             };
-            let pass = Pass { plan, tile: self.queries.clone(), queries, block, part, index };
-            work(AnyPass { pass, wide, element: PhantomData });
+            if !wide && number + 1 < last {
+                let (part, index) = self.block(number + 1);
+                block = block.with_ahead(&head, index, &within_block(&self.visible(part), index));
+            }
+            let tile = self.queries.clone();
+            let pass = Pass { plan, tile, queries, block, part, index, stream: !wide };
+            work(if wide { <E::Wide as KvElement>::FORMAT } else { E::FORMAT }, pass);
         }
     }
 
@@ -180,21 +191,37 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
     }
 }
 
+// What follows no longer knows what keys and values are stored as until it is told at run time: so
+// the kernels are compiled once, here, and not again in every crate that calls them.
+
 /// Rounds queries for keys that are integers.
-struct LoadQueries<'m, E> {
-    queries: &'m mut Queries,
-    rows: usize,
-    element: PhantomData<E>,
+fn round_queries(level: Level, queries: &mut Queries, rows: usize) {
+    level.dispatch(RoundQueries { queries, rows });
 }
 
-impl<E: KvElement> Kernel for LoadQueries<'_, E> {
+struct RoundQueries<'m> {
+    queries: &'m mut Queries,
+    rows: usize,
+}
+
+impl Kernel for RoundQueries<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Integers>(self, simd: S) {
         for row in 0..self.rows {
-            E::load_query(simd, self.queries, row);
+            Int8::load_query(simd, self.queries, row);
         }
+    }
+}
+
+/// Adds a block to what all rows of a tile have summed.
+fn attend(level: Level, format: KvFormat, pass: Pass<'_>, partials: &mut Partials<'_>) {
+    match format {
+        KvFormat::F32 => level.dispatch(Attend::<f32>::new(pass, partials)),
+        KvFormat::F16 => level.dispatch(Attend::<f16>::new(pass, partials)),
+        KvFormat::BF16 => level.dispatch(Attend::<bf16>::new(pass, partials)),
+        _ => level.dispatch(Attend::<Int8>::new(pass, partials)),
     }
 }
 
@@ -207,31 +234,21 @@ pub(super) struct Pass<'p> {
     block: Block<'p>,
     part: Part,
     pub(super) index: usize,
+    /// Whether the block comes from memory, and not from where it was widened to.
+    stream: bool,
 }
 
-/// A pass over panels as they are stored, or widened.
-pub(super) struct AnyPass<'p, E> {
-    pub(super) pass: Pass<'p>,
-    pub(super) wide: bool,
-    element: PhantomData<E>,
-}
-
-impl<E: KvElement> AnyPass<'_, E> {
-    fn run_at(self, level: Level, partials: &mut Partials<'_>) {
-        let pass = self.pass;
-        if self.wide {
-            level.dispatch(Attend::<E::Wide> { pass, partials, element: PhantomData });
-        } else {
-            level.dispatch(Attend::<E> { pass, partials, element: PhantomData });
-        }
-    }
-}
-
-/// Adds a block to what all rows of a tile have summed.
+/// [`attend`] for one format.
 struct Attend<'p, 'a, 'm, E> {
     pass: Pass<'p>,
     partials: &'a mut Partials<'m>,
     element: PhantomData<E>,
+}
+
+impl<'p, 'a, 'm, E: KvElement> Attend<'p, 'a, 'm, E> {
+    fn new(pass: Pass<'p>, partials: &'a mut Partials<'m>) -> Self {
+        Self { pass, partials, element: PhantomData }
+    }
 }
 
 impl<E: KvElement> Kernel for Attend<'_, '_, '_, E> {
@@ -241,17 +258,22 @@ impl<E: KvElement> Kernel for Attend<'_, '_, '_, E> {
     fn run<S: Integers>(mut self, simd: S) {
         let rows = self.pass.rows();
         let mut first = 0;
-        while rows - first >= ROW_GROUP {
-            self.group::<S, ROW_GROUP, 1>(simd, first);
-            first += ROW_GROUP;
-        }
-        match rows - first {
-            5 => self.group::<S, 5, 1>(simd, first),
-            4 => self.group::<S, 4, 1>(simd, first),
-            3 => self.group::<S, 3, 2>(simd, first),
-            2 => self.group::<S, 2, 3>(simd, first),
-            1 => self.group::<S, 1, 4>(simd, first),
-            _ => {}
+        while first < rows {
+            // Each size is compiled for every format and level, so there are three of them.
+            first += match rows - first {
+                1..4 => {
+                    self.group::<S, 1, 4>(simd, first);
+                    1
+                }
+                4 | 5 | 8 => {
+                    self.group::<S, 4, 1>(simd, first);
+                    4
+                }
+                _ => {
+                    self.group::<S, ROW_GROUP, 1>(simd, first);
+                    ROW_GROUP
+                }
+            };
         }
     }
 }
@@ -273,7 +295,8 @@ impl<E: KvElement> Attend<'_, '_, '_, E> {
             }
         }
         let weights = self.partials.add_softmax(simd, first, softmax);
-        let mut sink = AddOutputs { simd, first, partials: self.partials, weights, softmax };
+        let ahead = (self.pass.stream && first == 0).then_some(self.pass.block);
+        let mut sink = AddOutputs { simd, first, partials: self.partials, weights, softmax, ahead };
         E::outputs::<S, R, P>(simd, &scores, &seen, self.pass.block.values(), &mut sink);
     }
 }
@@ -312,10 +335,18 @@ impl Pass<'_> {
         let queries = (self.queries, first);
         let end = seen.any.end.div_ceil(PANEL);
         let mut panel = seen.any.start / PANEL;
+        if self.stream && first == 0 {
+            self.block.prefetch_values(simd, panel);
+        }
         while panel + P <= end {
             let mut panels: [&[u8]; P] = [&[]; P];
             for (p, keys) in panels.iter_mut().enumerate() {
                 *keys = self.block.keys(panel + p);
+            }
+            if self.stream && first == 0 {
+                for panel in (panel + 1..end).take(P) {
+                    self.block.prefetch_values(simd, panel);
+                }
             }
             let sums = E::scores::<S, R, P>(simd, queries, panels);
             for (scores, sums) in scores.iter_mut().zip(sums) {
@@ -340,20 +371,24 @@ impl Pass<'_> {
 }
 
 /// Adds outputs of a block to those of the rows that saw something of it.
-struct AddOutputs<'a, 'm, S, const R: usize> {
+struct AddOutputs<'a, 'm, 'b, S, const R: usize> {
     simd: S,
     first: usize,
     partials: &'a mut Partials<'m>,
     weights: Weights,
     softmax: [Option<Softmax>; R],
+    /// The block whose successor is to be asked for.
+    ahead: Option<Block<'b>>,
 }
 
-impl<S: Integers, const R: usize> OutputSink<S> for AddOutputs<'_, '_, S, R> {
+impl<S: Integers, const R: usize> OutputSink<S> for AddOutputs<'_, '_, '_, S, R> {
     #[inline(always)]
     fn take(&mut self, row: usize, column: usize, sums: S::F32x16) {
+        if let Some(block) = self.ahead.filter(|_| row == 0) {
+            block.prefetch_ahead(self.simd, column);
+        }
         if self.softmax[row].is_some() {
             self.partials.add_out(self.simd, (self.first, row), column, &self.weights, sums);
         }
     }
 }
-

@@ -1,5 +1,6 @@
 //! Keys and values in floats.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::element::{BLOCK, KvElement, OutputSink, Queries, Seen, Values, sealed};
@@ -146,9 +147,12 @@ impl<E: Element> KvElement for E {
         values: Values<'_>,
         sink: &mut impl OutputSink<S>,
     ) {
+        // Hidden from the compiler, which would load weights of several rows ahead and run out of
+        // registers.
+        let rows = Rows { p: p.as_flattened(), stride: black_box(BLOCK) };
         let mut column = 0;
         while column + P <= values.width {
-            let sums = weighted_sums::<S, E, R, P>(simd, p, seen, values, column);
+            let sums = weighted_sums::<S, E, R, P>(simd, rows, seen, values, column);
             for (r, sums) in sums.into_iter().enumerate() {
                 for (i, sums) in sums.into_iter().enumerate() {
                     sink.take(r, column + i, sums);
@@ -157,7 +161,7 @@ impl<E: Element> KvElement for E {
             column += P;
         }
         for column in column..values.width {
-            let sums = weighted_sums::<S, E, R, 1>(simd, p, seen, values, column);
+            let sums = weighted_sums::<S, E, R, 1>(simd, rows, seen, values, column);
             for (r, [sums]) in sums.into_iter().enumerate() {
                 sink.take(r, column, sums);
             }
@@ -165,39 +169,62 @@ impl<E: Element> KvElement for E {
     }
 }
 
+/// The weights of some rows, `stride` apart.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    p: &'a [f32],
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Row `r` and those after it.
+    #[inline(always)]
+    fn from(self, r: usize) -> Self {
+        Self { p: &self.p[r * self.stride..], stride: self.stride }
+    }
+}
+
 /// `Σ_j p[r][j] v[j]` over the positions that row `r` sees, one chain over rising `j`.
 ///
-/// Over the positions that all rows see, values are added for all of them in one pass; the ragged
-/// ends are added row by row, before and after.
 #[inline(always)]
 fn weighted_sums<S: Integers, E: Element, const R: usize, const P: usize>(
     simd: S,
-    p: &[[f32; BLOCK]; R],
+    p: Rows<'_>,
+    seen: &Seen<R>,
+    values: Values<'_>,
+    column: usize,
+) -> Sums<S, R, P> {
+    if seen.is_ragged() {
+        return ragged_sums::<S, E, R, P>(simd, p, seen, values, column);
+    }
+    // By itself, or the sums would lie in memory for the sake of the ragged ends.
+    add::<S, E, R, P>(simd, p, values, column, seen.all.clone(), tile::zeros(simd))
+}
+
+/// [`weighted_sums`] where rows see different positions: the ragged ends are added row by row,
+/// before and after.
+#[inline(always)]
+fn ragged_sums<S: Integers, E: Element, const R: usize, const P: usize>(
+    simd: S,
+    p: Rows<'_>,
     seen: &Seen<R>,
     values: Values<'_>,
     column: usize,
 ) -> Sums<S, R, P> {
     let mut sums = tile::zeros::<S, R, P>(simd);
     let all = &seen.all;
-    let ragged = seen.is_ragged();
-    if ragged {
-        for r in 0..R {
-            let end = all.start.max(seen.rows[r].start).min(seen.rows[r].end);
-            let range = seen.rows[r].start..end;
-            sums[r] = add::<S, E, 1, P>(simd, [&p[r]], values, column, range, [sums[r]])[0];
-        }
+    // Their number is hidden from the compiler: unrolled, these loops would be most of the kernel.
+    let rows = black_box(R).min(R);
+    for r in 0..rows {
+        let end = all.start.max(seen.rows[r].start).min(seen.rows[r].end);
+        let range = seen.rows[r].start..end;
+        sums[r] = add::<S, E, 1, P>(simd, p.from(r), values, column, range, [sums[r]])[0];
     }
-    let mut rows = [&p[0]; R];
-    for r in 0..R {
-        rows[r] = &p[r];
-    }
-    sums = add::<S, E, R, P>(simd, rows, values, column, all.clone(), sums);
-    if ragged {
-        for r in 0..R {
-            let start = all.end.max(seen.rows[r].start).min(seen.rows[r].end);
-            let range = start..seen.rows[r].end;
-            sums[r] = add::<S, E, 1, P>(simd, [&p[r]], values, column, range, [sums[r]])[0];
-        }
+    sums = add::<S, E, R, P>(simd, p, values, column, all.clone(), sums);
+    for r in 0..rows {
+        let start = all.end.max(seen.rows[r].start).min(seen.rows[r].end);
+        let range = start..seen.rows[r].end;
+        sums[r] = add::<S, E, 1, P>(simd, p.from(r), values, column, range, [sums[r]])[0];
     }
     sums
 }
@@ -206,28 +233,45 @@ fn weighted_sums<S: Integers, E: Element, const R: usize, const P: usize>(
 #[inline(always)]
 fn add<S: Integers, E: Element, const R: usize, const P: usize>(
     simd: S,
-    p: [&[f32; BLOCK]; R],
+    p: Rows<'_>,
     values: Values<'_>,
     column: usize,
     range: Range<usize>,
-    mut sums: Sums<S, R, P>,
+    sums: Sums<S, R, P>,
 ) -> Sums<S, R, P> {
-    let n = values.positions;
+    if values.positions == BLOCK {
+        // A loop around the one panel would cost registers.
+        return add_panel::<S, E, R, P>(simd, p, values, (column, 0), range, sums);
+    }
+    let mut sums = sums;
     let mut from = range.start;
     while from < range.end {
-        let panel = from / n;
-        let to = range.end.min((panel + 1) * n);
-        let lanes = lanes_of::<E>(values.panels[panel]);
-        let mut rows: [&[f32]; R] = [&[]; R];
-        for r in 0..R {
-            rows[r] = &p[r][from..to];
-        }
-        let mut columns: [&[Lanes<E>]; P] = [&[]; P];
-        for (i, at) in columns.iter_mut().enumerate() {
-            *at = &lanes[(column + i) * values.rows + from - panel * n..][..to - from];
-        }
-        sums = tile::accumulate(simd, rows, columns, sums);
+        let to = range.end.min((from / PANEL + 1) * PANEL);
+        sums = add_panel::<S, E, R, P>(simd, p, values, (column, from / PANEL), from..to, sums);
         from = to;
     }
     sums
+}
+
+/// The part of [`add`] in one panel.
+#[inline(always)]
+fn add_panel<S: Integers, E: Element, const R: usize, const P: usize>(
+    simd: S,
+    p: Rows<'_>,
+    values: Values<'_>,
+    (column, panel): (usize, usize),
+    range: Range<usize>,
+    sums: Sums<S, R, P>,
+) -> Sums<S, R, P> {
+    let lanes = lanes_of::<E>(values.panels[panel]);
+    let mut rows: [&[f32]; R] = [&[]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &p.from(r).p[range.clone()];
+    }
+    let first = range.start - panel * values.positions;
+    let mut columns: [&[Lanes<E>]; P] = [&[]; P];
+    for (i, at) in columns.iter_mut().enumerate() {
+        *at = &lanes[(column + i) * values.rows + first..][..range.len()];
+    }
+    tile::accumulate(simd, rows, columns, sums)
 }

@@ -271,7 +271,9 @@ impl<'a, E: KvElement> KvView<'a, E> {
 
     /// How many of the first positions of the sequence are there.
     pub fn sinks(&self) -> usize {
-        if self.start == 0 { self.end } else { self.sinks.map_or(0, |sinks| sinks.len) }
+        let pinned = self.sinks.map_or(0, |sinks| sinks.len);
+        // Without a gap between them, the view's own rows are first positions as well.
+        if pinned == self.start { self.end } else { pinned }
     }
 
     /// Number of key/value heads.
