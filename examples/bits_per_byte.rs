@@ -14,7 +14,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use mistral_model::{
-    Checkpoint, DType, OpenOptions, Session, SessionOptions, Tokenizer, Transformer, WeightFormat,
+    Checkpoint, DType, KvFormat, OpenOptions, Session, SessionOptions, Tokenizer, Transformer,
+    WeightFormat,
 };
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../mistral-cli/demo/model");
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn bits(model: &Transformer, tokens: &[u32]) -> Result<f64, Box<dyn Error>> {
     let (inputs, targets) = (&tokens[..tokens.len() - 1], &tokens[1..]);
     // f32 keys and values: the model is measured, not the cache.
-    let options = SessionOptions { kv_dtype: DType::F32, ..Default::default() };
+    let options = SessionOptions { kv_dtype: KvFormat::F32, ..Default::default() };
     let mut session = Session::new(model, options)?;
     let mut bits = 0.0;
     session.logits_of_all(inputs, |first, logits| -> Result<(), Box<dyn Error>> {

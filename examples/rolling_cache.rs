@@ -29,10 +29,11 @@ fn push(cache: &mut LayerCache<f32>, n: usize) -> Result<(), CacheError> {
     let rows = Array3::from_shape_fn((n, 1, 8), |(i, _, _)| (position + i) as f32);
     let staged = cache.stage(rows.view(), rows.view())?;
     // A model attends to this view. Up to the commit nothing is overwritten.
-    for segment in staged.kv()?.segments() {
-        for (row, position) in segment.keys().outer_iter().zip(segment.start()..) {
-            assert_eq!(row[[0, 0]], position as f32);
-        }
+    let view = staged.kv()?;
+    for position in view.positions() {
+        let mut key = [0.0; 8];
+        view.head(0).and_then(|head| head.key(position, &mut key));
+        assert_eq!(key, [position as f32; 8]);
     }
     staged.commit();
     Ok(())

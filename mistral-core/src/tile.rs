@@ -37,7 +37,19 @@ pub fn accumulate<S: Simd, E: Element, const R: usize, const P: usize>(
     simd: S,
     x: [&[f32]; R],
     panels: [&[Lanes<E>]; P],
+    acc: Sums<S, R, P>,
+) -> Sums<S, R, P> {
+    accumulate_ahead(simd, x, panels, acc, None)
+}
+
+/// [`accumulate`] that asks memory for what lies `ahead` vectors further on in each panel.
+#[inline(always)]
+pub fn accumulate_ahead<S: Simd, E: Element, const R: usize, const P: usize>(
+    simd: S,
+    x: [&[f32]; R],
+    panels: [&[Lanes<E>]; P],
     mut acc: Sums<S, R, P>,
+    ahead: Option<usize>,
 ) -> Sums<S, R, P> {
     let (mut x, mut panels) = (x, panels);
     let mut depth = usize::MAX;
@@ -58,6 +70,9 @@ pub fn accumulate<S: Simd, E: Element, const R: usize, const P: usize>(
     for k in 0..depth {
         let mut w = [simd.splat(0.0); P];
         for (w, panel) in w.iter_mut().zip(&panels) {
+            if let Some(ahead) = ahead {
+                simd.prefetch(panel, k + ahead);
+            }
             *w = E::load(simd, &panel[k]);
         }
         for r in 0..R {

@@ -1,12 +1,16 @@
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
-use mistral_core::Element;
+use mistral_core::kv::{KvElement, KvView};
 use ndarray::ArrayView3;
 
+use crate::buffer::RingBuffer;
+use crate::chunk::Chunk;
 use crate::config::CacheConfig;
 use crate::error::CacheError;
 use crate::sequence::{Sequence, SequenceId};
-use crate::staged::{Chunk, Staged};
+use crate::staged::Staged;
 
 /// The keys and values of a whole model for several sequences, each at its own position.
 ///
@@ -39,36 +43,61 @@ use crate::staged::{Chunk, Staged};
 /// # Ok::<(), mistral_kvcache::CacheError>(())
 /// ```
 ///
+/// One chunk is in the air at a time, as there is one staging buffer. Two sequences whose chunks
+/// would overwrite each other there do not compile:
+///
+/// ```compile_fail,E0499
+/// # use mistral_kvcache::{CacheConfig, RollingKvCache, ndarray::Array3};
+/// # let mut cache = RollingKvCache::<f32>::new(CacheConfig::new(1, 2, 8).with_window(4))?;
+/// # let (a, b) = (cache.add_sequence()?, cache.add_sequence()?);
+/// # let k = Array3::<f32>::ones((3, 2, 8));
+/// let first = cache.stage(a, 0, k.view(), k.view())?;
+/// let second = cache.stage(b, 0, k.view(), k.view())?; // error: `cache` is borrowed already
+/// first.commit();
+/// # Ok::<(), mistral_kvcache::CacheError>(())
+/// ```
+///
 /// # When a chunk is not finished
 ///
 /// Dropping a [`Staged`] undoes nothing but itself: layers before it have committed. Until the
 /// others follow, the sequence's position stands still and a new chunk is refused
 /// ([`CacheError::IncompleteChunk`]). [`abandon_chunk`](Self::abandon_chunk) takes the committed
-/// layers back where that is exact, which is always so for a chunk of one token, and for any
-/// chunk while the ring has not wrapped. Otherwise rows are gone that only a second copy of every
-/// layer's chunk could bring back, memory that this cache exists to save; then
-/// [`reset`](Self::reset) and prefill again. Other sequences are not concerned.
+/// layers back where that is exact, which is always so for a chunk of one token, for one of up to
+/// `rewind_slack + 1`, and for any while the ring has not wrapped. Otherwise rows are gone that
+/// only a second copy of every layer's chunk could bring back, memory that this cache exists to
+/// save; then [`reset`](Self::reset) and prefill again. Other sequences are not concerned.
+///
+/// # Cloning
+///
+/// A clone knows the same sequences by the same ids and shares their memory as a fork does, until
+/// one side writes.
 ///
 /// Source: arXiv:2310.06825, section 2.
 #[derive(Debug, Clone)]
-pub struct RollingKvCache<E: Element> {
+pub struct RollingKvCache<E: KvElement> {
     config: CacheConfig,
     sequences: Vec<Sequence<E>>,
     chunk: Chunk<E>,
-    next_id: u64,
+    /// The next sequence's.
+    next_id: SequenceId,
 }
 
-impl<E: Element> RollingKvCache<E> {
+impl<E: KvElement> RollingKvCache<E> {
     /// A cache without sequences: only the staging buffer is allocated.
     ///
     /// # Errors
     ///
     /// - [`CacheError::Zero`]: a size is 0.
+    /// - [`CacheError::WindowCount`]: not one window for each layer.
     /// - [`CacheError::SizeOverflow`], [`CacheError::OutOfMemory`]: too large.
     pub fn new(config: CacheConfig) -> Result<Self, CacheError> {
-        config.bytes(E::DTYPE, 1)?;
-        let chunk = Chunk::new(config.n_kv_heads(), config.max_chunk(), config.head_dim())?;
-        Ok(Self { config, sequences: Vec::new(), chunk, next_id: 0 })
+        config.bytes(E::FORMAT, 1)?;
+        let mut chunk = Chunk::new((config.n_kv_heads(), config.head_dim()));
+        chunk.grow(config.max_chunk())?;
+        // No two caches have the same number, so that ids of one are unknown to the other.
+        let cache = RandomState::new().hash_one(0u64);
+        let next_id = SequenceId { cache, number: 0 };
+        Ok(Self { config, sequences: Vec::new(), chunk, next_id })
     }
 
     /// The sizes it was made with.
@@ -84,12 +113,24 @@ impl<E: Element> RollingKvCache<E> {
     ///
     /// # Cost
     ///
-    /// Allocates `config.sequence_bytes(dtype, 0)`: the rings, or nothing if none is forgotten.
+    /// Allocates `config.sequence_bytes(format, 0)`: the rings and sinks, or nothing if nothing is
+    /// forgotten.
     pub fn add_sequence(&mut self) -> Result<SequenceId, CacheError> {
-        let id = SequenceId(self.next_id);
-        self.sequences.push(Sequence::new(id, &self.config)?);
-        self.next_id += 1;
-        Ok(id)
+        let sequence = Sequence::new(self.next_id, &self.config)?;
+        Ok(self.join(sequence))
+    }
+
+    /// Takes in a sequence that was made with the id that is next.
+    pub(crate) fn join(&mut self, sequence: Sequence<E>) -> SequenceId {
+        let id = sequence.id();
+        self.sequences.push(sequence);
+        self.next_id.number += 1;
+        id
+    }
+
+    /// The id of the sequence that joins next.
+    pub(crate) fn next_id(&self) -> SequenceId {
+        self.next_id
     }
 
     /// Removes a sequence, at any point, and frees its memory.
@@ -100,16 +141,6 @@ impl<E: Element> RollingKvCache<E> {
     pub fn remove_sequence(&mut self, id: SequenceId) -> Result<(), CacheError> {
         let index = self.index(id)?;
         self.sequences.remove(index);
-        Ok(())
-    }
-
-    /// Takes a sequence back to position 0, at any point, and keeps its memory.
-    ///
-    /// # Errors
-    ///
-    /// - [`CacheError::UnknownSequence`]: no such sequence.
-    pub fn reset(&mut self, id: SequenceId) -> Result<(), CacheError> {
-        self.sequence_mut(id)?.clear();
         Ok(())
     }
 
@@ -143,14 +174,47 @@ impl<E: Element> RollingKvCache<E> {
     /// - [`CacheError::UnknownSequence`]: no such sequence.
     /// - [`CacheError::NoSuchLayer`]: no such layer.
     pub fn held(&self, id: SequenceId, layer: usize) -> Result<Range<usize>, CacheError> {
-        self.sequence(id)?
-            .held(layer)
-            .ok_or(CacheError::NoSuchLayer { found: layer, n_layers: self.config.n_layers() })
+        Ok(self.buffer(id, layer)?.held())
+    }
+
+    /// The positions that are pinned in a layer, whether or not its ring has them as well.
+    ///
+    /// # Errors
+    ///
+    /// - [`CacheError::UnknownSequence`]: no such sequence.
+    /// - [`CacheError::NoSuchLayer`]: no such layer.
+    pub fn pinned(&self, id: SequenceId, layer: usize) -> Result<Range<usize>, CacheError> {
+        Ok(self.buffer(id, layer)?.pinned())
+    }
+
+    /// What is committed in a layer: the ring, and the sinks that it has forgotten.
+    ///
+    /// To attend to a chunk, [`stage`](Self::stage) it; this is for looking at what there is. It
+    /// cannot be looked at any more when something may have changed:
+    ///
+    /// ```compile_fail,E0502
+    /// # use mistral_kvcache::{CacheConfig, RollingKvCache, ndarray::Array3};
+    /// # let mut cache = RollingKvCache::<f32>::new(CacheConfig::new(1, 2, 8).with_window(4))?;
+    /// # let id = cache.add_sequence()?;
+    /// let stale = cache.kv(id, 0)?;
+    /// cache.rewind(id, 1)?; // error: `cache` is borrowed
+    /// assert_eq!(stale.positions(), 0..3);
+    /// # Ok::<(), mistral_kvcache::CacheError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`CacheError::UnknownSequence`]: no such sequence.
+    /// - [`CacheError::NoSuchLayer`]: no such layer.
+    /// - [`CacheError::View`]: nothing is committed.
+    pub fn kv(&self, id: SequenceId, layer: usize) -> Result<KvView<'_, E>, CacheError> {
+        Ok(self.buffer(id, layer)?.view(None)?)
     }
 
     /// Makes room for `tokens` more in a sequence, so that none of them allocates anything.
     ///
-    /// Only a sequence that forgets nothing needs it; with a window all memory is there already.
+    /// Only a sequence that forgets nothing needs it, and a fork, whose pages are copied here
+    /// instead of later; with a window all memory is there already.
     ///
     /// # Errors
     ///
@@ -190,8 +254,8 @@ impl<E: Element> RollingKvCache<E> {
     /// # Cost
     ///
     /// One pass over the chunk. Allocates nothing if there is a window, or where
-    /// [`reserve`](Self::reserve) was called; otherwise once for each [`BLOCK`](crate::BLOCK)
-    /// tokens.
+    /// [`reserve`](Self::reserve) was called; otherwise once for each [`PAGE`](crate::PAGE) tokens.
+    /// A page that a fork reads too is copied when it is first written to.
     pub fn stage(
         &mut self,
         id: SequenceId,
@@ -208,46 +272,43 @@ impl<E: Element> RollingKvCache<E> {
         if len > max_chunk {
             return Err(CacheError::ChunkTooLong { found: len, max_chunk });
         }
-        sequence.reserve(end)?;
+        let start = ring.held().end;
+        sequence.reserve(layer, end)?;
         let (ring, progress) = sequence.turn(layer, len)?;
-        self.chunk.fill(keys, values);
+        self.chunk.fill(start, keys, values)?;
         Ok(Staged::new(ring, &self.chunk, Some(progress)))
     }
 
-    /// Takes back the chunk under way in the layers that have committed it, exactly or not at all.
+    /// Bytes of all keys and values: every sequence's, and the staging buffer. What forks share
+    /// counts once.
     ///
-    /// Between two chunks it does nothing.
-    ///
-    /// # Errors
-    ///
-    /// - [`CacheError::UnknownSequence`]: no such sequence.
-    /// - [`CacheError::HistoryOverwritten`]: the chunk has pushed out rows that would be needed
-    ///   again. Nothing is changed. Cannot happen for a chunk of one token.
-    pub fn abandon_chunk(&mut self, id: SequenceId) -> Result<(), CacheError> {
-        self.sequence_mut(id)?.abandon()
-    }
-
-    /// Bytes of all keys and values: every sequence's, and the staging buffer.
-    ///
-    /// Equal to the sum of [`CacheConfig::sequence_bytes`] at the most tokens that each sequence
-    /// has had, and [`CacheConfig::staging_bytes`].
+    /// Without forks equal to the sum of [`CacheConfig::sequence_bytes`] at the most tokens that
+    /// each sequence has had, and [`CacheConfig::staging_bytes`].
     pub fn bytes(&self) -> usize {
-        let sequences: usize = self.sequences.iter().map(Sequence::bytes).sum();
-        sequences + self.chunk.bytes()
+        let mut counted = HashSet::new();
+        let sequences = self.sequences.iter().map(|sequence| sequence.bytes(&mut counted));
+        sequences.sum::<usize>() + self.chunk.bytes()
     }
 
     fn index(&self, id: SequenceId) -> Result<usize, CacheError> {
         // Ids rise with every sequence added, so the list is sorted by them.
+        // Those of other caches differ in their first field, and are found nowhere.
         self.sequences
             .binary_search_by_key(&id, Sequence::id)
             .map_err(|_| CacheError::UnknownSequence { id })
     }
 
-    fn sequence(&self, id: SequenceId) -> Result<&Sequence<E>, CacheError> {
+    pub(crate) fn sequence(&self, id: SequenceId) -> Result<&Sequence<E>, CacheError> {
         Ok(&self.sequences[self.index(id)?])
     }
 
-    fn sequence_mut(&mut self, id: SequenceId) -> Result<&mut Sequence<E>, CacheError> {
+    fn buffer(&self, id: SequenceId, layer: usize) -> Result<&RingBuffer<E>, CacheError> {
+        let n_layers = self.config.n_layers();
+        let layers = self.sequence(id)?.layers();
+        layers.get(layer).ok_or(CacheError::NoSuchLayer { found: layer, n_layers })
+    }
+
+    pub(crate) fn sequence_mut(&mut self, id: SequenceId) -> Result<&mut Sequence<E>, CacheError> {
         let index = self.index(id)?;
         Ok(&mut self.sequences[index])
     }

@@ -1,4 +1,4 @@
-use mistral_core::kv::KvError;
+use mistral_core::kv::{KvError, KvFormat};
 
 use crate::sequence::SequenceId;
 
@@ -14,12 +14,26 @@ pub enum CacheError {
         /// Name of the field.
         field: &'static str,
     },
+    /// Not one window for each layer.
+    #[error("with_windows got {found} windows, expected one for each of {n_layers} layers")]
+    WindowCount {
+        /// Windows given.
+        found: usize,
+        /// Layers in the cache.
+        n_layers: usize,
+    },
+    /// A format that this version cannot measure.
+    #[error("the size of keys and values as {format} is not known to this version")]
+    UnknownFormat {
+        /// The format.
+        format: KvFormat,
+    },
     /// The sizes multiplied do not fit in `usize`.
     #[error("a cache of this size does not fit in usize bytes: lower context_len or max_chunk")]
     SizeOverflow,
     /// The allocator has no memory left.
     #[error(
-        "no memory for {bytes} more bytes of keys or values: use a smaller window, context_len or dtype"
+        "no memory for {bytes} more bytes of keys or values: use a smaller window, context_len or format"
     )]
     OutOfMemory {
         /// Size of the allocation that failed.
@@ -123,20 +137,53 @@ pub enum CacheError {
         /// Layers in the cache.
         n_layers: usize,
     },
-    /// A half-done chunk has overwritten rows that are needed to go back.
+    /// The ring has overwritten rows that would be needed to go back.
     #[error(
-        "{id} cannot go back to position {position}: the chunk has already overwritten rows \
-         it would need, the oldest left is position {oldest}: call reset and prefill again, \
-         or remove_sequence"
+        "cannot go back to position {position}: rows that it would need are overwritten, the \
+         oldest position to return to is {oldest}: keep more with with_rewind_slack, or reset \
+         and prefill again"
     )]
     HistoryOverwritten {
-        /// The sequence.
-        id: SequenceId,
-        /// Where the chunk began.
+        /// Where to.
         position: usize,
-        /// The oldest position still held.
+        /// The oldest position that can be returned to, but for 0.
         oldest: usize,
     },
+    /// More tokens are to be taken back than there are.
+    #[error("{tokens} tokens cannot be taken back from position {position}: there are no more")]
+    RewindBeforeStart {
+        /// Tokens to be taken back.
+        tokens: usize,
+        /// Tokens that the sequence has.
+        position: usize,
+    },
+    /// A position that the sequence has not reached yet.
+    #[error("position {found} lies ahead of position {position}, expected one already reached")]
+    PositionAhead {
+        /// The position as given.
+        found: usize,
+        /// Tokens that the sequence has.
+        position: usize,
+    },
+    /// Sums of attention weights that do not fit the view they were made from.
+    #[error("the weights have shape {found:?}, expected (n_kv_heads, keys) = {expected:?}")]
+    WeightsShape {
+        /// Shape found.
+        found: (usize, usize),
+        /// Heads, and keys in the view.
+        expected: (usize, usize),
+    },
+    /// A sum of attention weights that cannot be one.
+    #[error("the weight of key {index} in head {head} is negative or no finite number")]
+    BadWeight {
+        /// Key/value head.
+        head: usize,
+        /// Which key of the view.
+        index: usize,
+    },
+    /// A key that stands for no list of tokens.
+    #[error("the key is not in the index: it was never inserted, or removed")]
+    UnknownKey,
     /// The parts do not make a view.
     #[error(transparent)]
     View(#[from] KvError),

@@ -1,19 +1,24 @@
+use std::collections::HashSet;
 use std::fmt;
-use std::ops::Range;
 
-use mistral_core::Element;
+use mistral_core::kv::{KvElement, KvPage};
 
+use crate::buffer::RingBuffer;
 use crate::config::CacheConfig;
 use crate::error::CacheError;
-use crate::layer::LayerRing;
 
-/// Names one sequence in a cache. Never used again after the sequence is removed.
+/// Names one sequence in a cache. Never used again after the sequence is removed, and unknown to
+/// any other cache but clones of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SequenceId(pub(crate) u64);
+pub struct SequenceId {
+    /// Which cache: a random number.
+    pub(crate) cache: u64,
+    pub(crate) number: u64,
+}
 
 impl fmt::Display for SequenceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sequence {}", self.0)
+        write!(f, "sequence {}", self.number)
     }
 }
 
@@ -43,18 +48,17 @@ impl Progress {
 
 /// One sequence in all layers.
 #[derive(Debug, Clone)]
-pub(crate) struct Sequence<E> {
+pub(crate) struct Sequence<E: KvElement> {
     id: SequenceId,
-    layers: Vec<LayerRing<E>>,
+    layers: Vec<RingBuffer<E>>,
     progress: Progress,
 }
 
-impl<E: Element> Sequence<E> {
+impl<E: KvElement> Sequence<E> {
     pub(crate) fn new(id: SequenceId, config: &CacheConfig) -> Result<Self, CacheError> {
-        let capacity = config.checked_capacity()?;
         let heads = (config.n_kv_heads(), config.head_dim());
         let layers = (0..config.n_layers())
-            .map(|_| LayerRing::new(heads, capacity, config.limit()))
+            .map(|layer| RingBuffer::new(heads, config.layer_size(layer)?))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             id,
@@ -80,13 +84,23 @@ impl<E: Element> Sequence<E> {
         self.progress.layers_done
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.layers.iter().map(LayerRing::bytes).sum()
+    pub(crate) fn bytes(&self, counted: &mut HashSet<*const KvPage<E>>) -> usize {
+        self.layers.iter().map(|layer| layer.bytes(counted)).sum()
     }
 
-    /// The positions that a view of `layer` starts with.
-    pub(crate) fn held(&self, layer: usize) -> Option<Range<usize>> {
-        self.layers.get(layer).map(LayerRing::held)
+    /// The rings, without regard to whose turn it is.
+    pub(crate) fn layers(&self) -> &[RingBuffer<E>] {
+        &self.layers
+    }
+
+    /// As [`layers`](Self::layers), for filling a sequence that is restored.
+    pub(crate) fn layers_mut(&mut self) -> &mut [RingBuffer<E>] {
+        &mut self.layers
+    }
+
+    /// Stands at `position`, to which its layers were filled.
+    pub(crate) fn resume_at(&mut self, position: usize) {
+        self.progress.position = position;
     }
 
     /// The ring of `layer`, if that is the one whose turn it is.
@@ -94,19 +108,15 @@ impl<E: Element> Sequence<E> {
         &mut self,
         layer: usize,
         chunk_len: usize,
-    ) -> Result<(&mut LayerRing<E>, &mut Progress), CacheError> {
-        let progress = &mut self.progress;
+    ) -> Result<(&mut RingBuffer<E>, &mut Progress), CacheError> {
         let n_layers = self.layers.len();
+        if layer == 0 {
+            self.check_whole()?;
+        }
+        let progress = &mut self.progress;
         let Some(ring) = self.layers.get_mut(layer) else {
             return Err(CacheError::NoSuchLayer { found: layer, n_layers });
         };
-        if layer == 0 && progress.layers_done > 0 {
-            return Err(CacheError::IncompleteChunk {
-                id: self.id,
-                committed: progress.layers_done,
-                n_layers,
-            });
-        }
         if layer != progress.layers_done {
             return Err(CacheError::LayerOutOfOrder {
                 expected: progress.layers_done,
@@ -123,24 +133,32 @@ impl<E: Element> Sequence<E> {
         Ok((ring, progress))
     }
 
-    /// Makes room in every layer for the positions below `end`.
-    pub(crate) fn reserve(&mut self, end: usize) -> Result<(), CacheError> {
-        self.layers.iter_mut().try_for_each(|layer| layer.reserve(end))
+    /// Makes room for a chunk that ends before `end`: in its first layer for all of them, so that
+    /// no layer finds itself without memory when others have committed.
+    pub(crate) fn reserve(&mut self, layer: usize, end: usize) -> Result<(), CacheError> {
+        let layers = if layer == 0 { 0..self.layers.len() } else { layer..layer + 1 };
+        self.layers[layers].iter_mut().try_for_each(|layer| layer.reserve(end))
     }
 
     /// Makes room in every layer for `len` more tokens.
     pub(crate) fn reserve_more(&mut self, len: usize) -> Result<(), CacheError> {
-        if self.progress.layers_done > 0 {
-            return Err(CacheError::IncompleteChunk {
-                id: self.id,
-                committed: self.progress.layers_done,
-                n_layers: self.layers.len(),
-            });
-        }
+        self.check_whole()?;
         // All layers stand at the same position here, so the first speaks for all.
         match self.layers.first() {
-            Some(first) => self.reserve(first.end_of(len)?),
+            Some(first) => self.reserve(0, first.end_of(len)?),
             None => Ok(()),
+        }
+    }
+
+    /// An error if only some layers have committed the last chunk.
+    pub(crate) fn check_whole(&self) -> Result<(), CacheError> {
+        match self.progress.layers_done {
+            0 => Ok(()),
+            committed => Err(CacheError::IncompleteChunk {
+                id: self.id,
+                committed,
+                n_layers: self.layers.len(),
+            }),
         }
     }
 
@@ -148,20 +166,33 @@ impl<E: Element> Sequence<E> {
     pub(crate) fn abandon(&mut self) -> Result<(), CacheError> {
         let position = self.progress.position;
         let committed = &mut self.layers[..self.progress.layers_done];
-        for layer in committed.iter() {
-            if !layer.can_return_to(position) {
-                return Err(CacheError::HistoryOverwritten {
-                    id: self.id,
-                    position,
-                    oldest: layer.held().start,
-                });
-            }
-        }
-        for layer in committed {
-            layer.return_to(position);
-        }
+        return_all(committed, position)?;
         self.progress.layers_done = 0;
         Ok(())
+    }
+
+    /// The oldest position, but for 0, that every layer can return to.
+    pub(crate) fn reaches_back_to(&self) -> usize {
+        reaches_back_to(&self.layers)
+    }
+
+    /// Takes back the tokens from `position` on: in all layers or in none.
+    pub(crate) fn return_to(&mut self, position: usize) -> Result<(), CacheError> {
+        self.check_whole()?;
+        return_all(&mut self.layers, position)?;
+        self.progress.position = position;
+        Ok(())
+    }
+
+    /// The same sequence under another name, back at `position`. It shares all memory that it
+    /// needs there.
+    pub(crate) fn fork(&self, id: SequenceId, position: usize) -> Result<Self, CacheError> {
+        self.check_whole()?;
+        check_return(&self.layers, position)?;
+        let mut fork = Self { id, ..self.clone() };
+        fork.return_to(position)?;
+        fork.layers.iter_mut().for_each(RingBuffer::shrink);
+        Ok(fork)
     }
 
     /// Forgets every token and keeps the memory.
@@ -172,4 +203,31 @@ impl<E: Element> Sequence<E> {
         self.progress.position = 0;
         self.progress.layers_done = 0;
     }
+}
+
+/// The oldest position, but for 0, that each of the layers can return to.
+fn reaches_back_to<E: KvElement>(layers: &[RingBuffer<E>]) -> usize {
+    layers.iter().map(RingBuffer::reaches_back_to).max().unwrap_or(0)
+}
+
+fn check_return<E: KvElement>(layers: &[RingBuffer<E>], position: usize) -> Result<(), CacheError> {
+    if layers.iter().all(|layer| layer.can_return_to(position)) {
+        return Ok(());
+    }
+    let found = layers.first().map_or(0, |layer| layer.held().end);
+    if position > found {
+        return Err(CacheError::PositionAhead { found: position, position: found });
+    }
+    Err(CacheError::HistoryOverwritten { position, oldest: reaches_back_to(layers) })
+}
+
+fn return_all<E: KvElement>(
+    layers: &mut [RingBuffer<E>],
+    position: usize,
+) -> Result<(), CacheError> {
+    check_return(layers, position)?;
+    for layer in layers {
+        layer.return_to(position);
+    }
+    Ok(())
 }

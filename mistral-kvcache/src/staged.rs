@@ -1,50 +1,11 @@
 use std::ops::Range;
 
-use mistral_core::Element;
-use mistral_core::kv::KvView;
-use ndarray::ArrayView3;
+use mistral_core::kv::{KvElement, KvView};
 
+use crate::buffer::RingBuffer;
+use crate::chunk::Chunk;
 use crate::error::CacheError;
-use crate::layer::LayerRing;
-use crate::rows::KvRows;
 use crate::sequence::Progress;
-
-/// The chunk being processed, in cache precision, beside the ring.
-#[derive(Debug, Clone)]
-pub(crate) struct Chunk<E> {
-    rows: KvRows<E>,
-    len: usize,
-}
-
-impl<E: Element> Chunk<E> {
-    /// A buffer for chunks of up to `rows` tokens.
-    pub(crate) fn new(n_kv_heads: usize, rows: usize, head_dim: usize) -> Result<Self, CacheError> {
-        Ok(Self { rows: KvRows::new(n_kv_heads, rows, head_dim)?, len: 0 })
-    }
-
-    /// Makes room for chunks of up to `rows` tokens.
-    pub(crate) fn grow(&mut self, rows: usize) -> Result<(), CacheError> {
-        self.rows.grow(rows)
-    }
-
-    /// Takes in a chunk whose shape was checked and for which there is room.
-    pub(crate) fn fill(&mut self, keys: ArrayView3<f32>, values: ArrayView3<f32>) {
-        self.len = keys.dim().0;
-        self.rows.round_from(keys, values);
-    }
-
-    pub(crate) fn rows(&self) -> &KvRows<E> {
-        &self.rows
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes()
-    }
-}
 
 /// One chunk in one layer between staging and commit: what attention reads.
 ///
@@ -103,23 +64,24 @@ impl<E: Element> Chunk<E> {
 /// ```
 #[derive(Debug)]
 #[must_use = "dropping a staged chunk rolls it back: attend to `kv()`, then `commit()`"]
-pub struct Staged<'a, E: Element> {
-    ring: &'a mut LayerRing<E>,
+pub struct Staged<'a, E: KvElement> {
+    ring: &'a mut RingBuffer<E>,
     chunk: &'a Chunk<E>,
     /// Which layers of the sequence are done; a lone layer has no others to wait for.
     progress: Option<&'a mut Progress>,
 }
 
-impl<'a, E: Element> Staged<'a, E> {
+impl<'a, E: KvElement> Staged<'a, E> {
     pub(crate) fn new(
-        ring: &'a mut LayerRing<E>,
+        ring: &'a mut RingBuffer<E>,
         chunk: &'a Chunk<E>,
         progress: Option<&'a mut Progress>,
     ) -> Self {
         Self { ring, chunk, progress }
     }
 
-    /// Everything that the chunk may attend to: the ring's tail, the ring's head, the chunk.
+    /// Everything that the chunk may attend to: the ring's tail, the ring's head, the chunk, and
+    /// the sinks that the ring has forgotten.
     ///
     /// It may reach further back than the first query sees; which positions each query does see
     /// is for attention to say. It always reaches far enough, and never shows a row that was
@@ -134,7 +96,7 @@ impl<'a, E: Element> Staged<'a, E> {
     ///
     /// Constant, nothing is copied.
     pub fn kv(&self) -> Result<KvView<'_, E>, CacheError> {
-        self.ring.view(self.chunk)
+        Ok(self.ring.view(Some(self.chunk))?)
     }
 
     /// The positions of the chunk's tokens: what rotary embedding rotated the keys by.
@@ -143,13 +105,15 @@ impl<'a, E: Element> Staged<'a, E> {
         start..start + self.chunk.len()
     }
 
-    /// Writes the chunk into the ring, over the oldest rows.
+    /// Writes the chunk into the ring, over the oldest rows, and pins those that are sinks.
     ///
     /// # Cost
     ///
     /// Copies `min(tokens, capacity)` rows of keys and of values. Allocates nothing.
     pub fn commit(self) {
-        self.ring.write(self.chunk);
+        // Staging has made the room and checked the shapes: nothing is left that could fail.
+        let written = self.ring.write(self.chunk);
+        debug_assert!(written.is_ok(), "{written:?}");
         if let Some(progress) = self.progress {
             progress.layer_done(self.chunk.len());
         }

@@ -1,96 +1,32 @@
 //! The cache against its specification: a plain list of everything that was ever committed.
 #![allow(clippy::unwrap_used)] // a test's helper functions may fail a test too
 
+mod spec;
+
 use mistral_kvcache::half::{bf16, f16};
-use mistral_kvcache::ndarray::{Array3, Axis};
-use mistral_kvcache::{
-    CacheConfig, CacheError, Element, KvView, LayerCache, RollingKvCache, SequenceId,
-};
+use mistral_kvcache::ndarray::{Array3, Axis, Slice};
+use mistral_kvcache::{CacheConfig, Element, Int8, KvElement, LayerCache, RollingKvCache};
 use proptest::prelude::*;
-
-const HEADS: usize = 2;
-const HEAD_DIM: usize = 3;
-
-/// Chunks that differ in every element from every other chunk, dropped ones included.
-struct Source {
-    state: u64,
-}
-
-impl Source {
-    fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    fn chunk(&mut self, len: usize) -> Array3<f32> {
-        Array3::from_shape_fn((len, HEADS, HEAD_DIM), |_| {
-            self.state =
-                self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (self.state >> 40) as f32 / 8388608.0 - 1.0
-        })
-    }
-}
-
-/// Everything committed, oldest first: what the ring is a window onto.
-#[derive(Clone)]
-struct Pushed {
-    keys: Array3<f32>,
-    values: Array3<f32>,
-}
-
-impl Pushed {
-    fn new() -> Self {
-        let none = Array3::zeros((0, HEADS, HEAD_DIM));
-        Self { keys: none.clone(), values: none }
-    }
-
-    fn len(&self) -> usize {
-        self.keys.dim().0
-    }
-
-    fn with(&self, keys: &Array3<f32>, values: &Array3<f32>) -> Self {
-        let mut more = self.clone();
-        more.keys.append(Axis(0), keys.view()).unwrap();
-        more.values.append(Axis(0), values.view()).unwrap();
-        more
-    }
-}
-
-/// The view ends with the chunk, reaches back as far as its first query sees, holds no more than
-/// a window before the chunk, and each of its rows is the one that was pushed at that position.
-fn assert_shows<E: Element>(view: &KvView<E>, pushed: &Pushed, chunk_len: usize, keep: usize) {
-    let positions = view.positions();
-    let first_query = pushed.len() - chunk_len;
-    assert_eq!(positions.end, pushed.len());
-    assert!(
-        positions.start <= (first_query + 1).saturating_sub(keep),
-        "history from {} on is missing for the query at {first_query}, {keep} visible",
-        positions.start
-    );
-    assert!(first_query - positions.start <= keep);
-    for head in 0..HEADS {
-        let rows = view.head(head).unwrap();
-        let row = |from: &Array3<f32>, position: usize| -> Vec<E> {
-            (0..HEAD_DIM).map(|d| E::from_f32(from[[position, head, d]])).collect()
-        };
-        let (mut keys, mut values) = (rows.keys(positions.clone()), rows.values(positions.clone()));
-        for position in positions.clone() {
-            assert_eq!(keys.next().unwrap(), row(&pushed.keys, position));
-            assert_eq!(values.next().unwrap(), row(&pushed.values, position));
-        }
-        assert!(keys.next().is_none() && values.next().is_none());
-    }
-}
+use spec::{HEAD_DIM, HEADS, Source, assert_shows, rounded};
 
 /// Stages chunks of the given lengths in one layer and commits those marked so.
-fn push_all<E: Element>(mut layer: LayerCache<E>, keep: usize, steps: &[(usize, bool)], seed: u64) {
+fn push_all<E: KvElement>(
+    mut layer: LayerCache<E>,
+    keep: usize,
+    steps: &[(usize, bool)],
+    seed: u64,
+) {
     let mut source = Source::new(seed);
-    let mut pushed = Pushed::new();
+    let mut pushed = Vec::new();
     for &(len, commit) in steps {
         let (k, v) = (source.chunk(len), source.chunk(len));
         let step = layer.stage(k.view(), v.view()).unwrap();
-        let with_chunk = pushed.with(&k, &v);
-        assert_shows(&step.kv().unwrap(), &with_chunk, len, keep);
-        assert_eq!(step.positions(), pushed.len()..pushed.len() + len);
+        let start = pushed.len();
+        let mut with_chunk = pushed.clone();
+        with_chunk.extend(rounded::<E>(&k, &v));
+        let oldest = start.saturating_sub(keep);
+        assert_shows(&step.kv().unwrap(), &with_chunk, oldest..start + len, 0);
+        assert_eq!(step.positions(), start..start + len);
         if commit {
             step.commit();
             pushed = with_chunk;
@@ -98,11 +34,17 @@ fn push_all<E: Element>(mut layer: LayerCache<E>, keep: usize, steps: &[(usize, 
         assert_eq!(layer.position(), pushed.len());
         assert_eq!(layer.held(), pushed.len().saturating_sub(keep)..pushed.len());
         let slots: Vec<_> = layer.slots().collect();
+        assert_eq!(slots.len(), layer.capacity().next_multiple_of(16));
         for position in layer.held() {
-            assert_eq!(slots[position % layer.capacity()], Some(position));
+            assert_eq!(slots[position % slots.len()], Some(position));
         }
         assert_eq!(slots.iter().flatten().count(), layer.held().len());
     }
+}
+
+fn push_all_rolling<E: KvElement>(window: usize, steps: &[(usize, bool)], seed: u64) {
+    let layer = LayerCache::<E>::new(HEADS, HEAD_DIM, window).unwrap();
+    push_all(layer, window, steps, seed);
 }
 
 #[test]
@@ -113,146 +55,30 @@ fn every_window_and_chunk_size_shows_exactly_what_was_pushed() {
             let n = (2 * chunk).max(6 * window).div_ceil(chunk);
             let steps = vec![(chunk, true); n];
             let seed = (window * 100 + chunk) as u64;
-            push_all(
-                LayerCache::<f32>::new(HEADS, HEAD_DIM, window).unwrap(),
-                window,
-                &steps,
-                seed,
-            );
-            push_all(
-                LayerCache::<f16>::new(HEADS, HEAD_DIM, window).unwrap(),
-                window,
-                &steps,
-                seed,
-            );
-            push_all(
-                LayerCache::<bf16>::new(HEADS, HEAD_DIM, window).unwrap(),
-                window,
-                &steps,
-                seed,
-            );
+            push_all_rolling::<f32>(window, &steps, seed);
+            push_all_rolling::<f16>(window, &steps, seed);
+            push_all_rolling::<bf16>(window, &steps, seed);
+            push_all_rolling::<Int8>(window, &steps, seed);
         }
     }
 }
 
-/// What happens to one sequence in one step of the random test of a whole cache.
-#[derive(Debug, Clone)]
-enum Step {
-    /// Every layer commits; before that, layer `retry` is staged and dropped once.
-    Whole {
-        len: usize,
-        retry: usize,
-    },
-    /// The first `layers` commit and then the chunk is abandoned.
-    Abandoned {
-        len: usize,
-        layers: usize,
-    },
-    Reset,
-    /// The sequence leaves and another one joins.
-    Replaced,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (1usize..=14, 0usize..3).prop_map(|(len, retry)| Step::Whole { len, retry }),
-        3 => (1usize..=14, 1usize..3).prop_map(|(len, layers)| Step::Abandoned { len, layers }),
-        3 => (1usize..3).prop_map(|layers| Step::Abandoned { len: 1, layers }),
-        1 => Just(Step::Reset),
-        1 => Just(Step::Replaced),
-    ]
-}
-
-const N_LAYERS: usize = 3;
-
-/// A sequence as the specification sees it.
-struct Expected {
-    id: SequenceId,
-    layers: Vec<Pushed>,
-    /// The most tokens it has had: its memory is never given back before it leaves.
-    most: usize,
-}
-
-impl Expected {
-    fn join<E: Element>(cache: &mut RollingKvCache<E>) -> Self {
-        Self { id: cache.add_sequence().unwrap(), layers: vec![Pushed::new(); N_LAYERS], most: 0 }
-    }
-
-    /// Stages, checks the view and commits in the layers below `layers`; what was pushed then.
-    fn push<E: Element>(
-        &mut self,
-        cache: &mut RollingKvCache<E>,
-        source: &mut Source,
-        len: usize,
-        layers: usize,
-        retry: usize,
-    ) -> Vec<Pushed> {
-        let keep = cache.config().window().unwrap_or(usize::MAX);
-        let mut after = self.layers.clone();
-        self.most = self.most.max(after[0].len() + len);
-        for (layer, pushed) in after.iter_mut().enumerate().take(layers) {
-            if layer == retry {
-                let k = source.chunk(len);
-                drop(cache.stage(self.id, layer, k.view(), k.view()).unwrap());
-            }
-            let (k, v) = (source.chunk(len), source.chunk(len));
-            *pushed = pushed.with(&k, &v);
-            let step = cache.stage(self.id, layer, k.view(), v.view()).unwrap();
-            assert_shows(&step.kv().unwrap(), pushed, len, keep);
-            step.commit();
-        }
-        after
-    }
-
-    fn take<E: Element>(
-        &mut self,
-        cache: &mut RollingKvCache<E>,
-        source: &mut Source,
-        step: &Step,
-    ) {
-        match *step {
-            Step::Whole { len, retry } => {
-                self.layers = self.push(cache, source, len, N_LAYERS, retry);
-            }
-            Step::Abandoned { len, layers } => {
-                self.push(cache, source, len, layers, N_LAYERS);
-                assert_eq!(cache.next_layer(self.id).unwrap(), layers);
-                let result = cache.abandon_chunk(self.id);
-                if let Err(error) = result {
-                    assert!(matches!(error, CacheError::HistoryOverwritten { .. }));
-                    assert!(len > 1, "one token can always be taken back");
-                    let window = cache.config().window().unwrap();
-                    assert!(self.layers[0].len() + len > window, "nothing was overwritten");
-                    cache.reset(self.id).unwrap();
-                    self.layers = vec![Pushed::new(); N_LAYERS];
+#[test]
+fn floats_are_rounded_as_their_type_rounds() {
+    fn check<E: Element>() {
+        let (k, v) = (Source::new(1).chunk(40), Source::new(2).chunk(40));
+        for (i, row) in rounded::<E>(&k, &v).iter().enumerate() {
+            for head in 0..HEADS {
+                for d in 0..HEAD_DIM {
+                    assert_eq!(row.keys[head][d], E::from_f32(k[[i, head, d]]).to_f32());
+                    assert_eq!(row.values[head][d], E::from_f32(v[[i, head, d]]).to_f32());
                 }
             }
-            Step::Reset => {
-                cache.reset(self.id).unwrap();
-                self.layers = vec![Pushed::new(); N_LAYERS];
-            }
-            Step::Replaced => {
-                cache.remove_sequence(self.id).unwrap();
-                let gone = cache.position(self.id).unwrap_err();
-                assert_eq!(gone, CacheError::UnknownSequence { id: self.id });
-                *self = Self::join(cache);
-            }
         }
-        assert_eq!(cache.position(self.id).unwrap(), self.layers[0].len());
-        assert_eq!(cache.next_layer(self.id).unwrap(), 0);
     }
-}
-
-fn run_all<E: Element>(config: CacheConfig, steps: &[(usize, Step)], seed: u64) {
-    let mut source = Source::new(seed);
-    let mut cache = RollingKvCache::<E>::new(config).unwrap();
-    let mut sequences: Vec<Expected> = (0..3).map(|_| Expected::join(&mut cache)).collect();
-    for (which, step) in steps {
-        sequences[*which].take(&mut cache, &mut source, step);
-        let planned: usize =
-            sequences.iter().map(|s| config.sequence_bytes(E::DTYPE, s.most).unwrap()).sum();
-        assert_eq!(cache.bytes(), planned + config.staging_bytes(E::DTYPE).unwrap());
-    }
+    check::<f32>();
+    check::<f16>();
+    check::<bf16>();
 }
 
 proptest! {
@@ -264,9 +90,10 @@ proptest! {
         steps in prop::collection::vec((1usize..=37, any::<bool>()), 1..24),
         seed in any::<u64>(),
     ) {
-        push_all(LayerCache::<f32>::new(HEADS, HEAD_DIM, window).unwrap(), window, &steps, seed);
-        push_all(LayerCache::<f16>::new(HEADS, HEAD_DIM, window).unwrap(), window, &steps, seed);
-        push_all(LayerCache::<bf16>::new(HEADS, HEAD_DIM, window).unwrap(), window, &steps, seed);
+        push_all_rolling::<f32>(window, &steps, seed);
+        push_all_rolling::<f16>(window, &steps, seed);
+        push_all_rolling::<bf16>(window, &steps, seed);
+        push_all_rolling::<Int8>(window, &steps, seed);
     }
 
     #[test]
@@ -277,20 +104,26 @@ proptest! {
         let layer = LayerCache::<f32>::full(HEADS, HEAD_DIM, 2000).unwrap();
         push_all(layer, 2000, &steps, seed);
     }
+}
 
-    #[test]
-    fn sequences_never_mix_and_abandoned_chunks_leave_no_trace(
-        window in prop::option::weighted(0.8, 1usize..=12),
-        steps in prop::collection::vec((0usize..3, step()), 1..40),
-        seed in any::<u64>(),
-    ) {
-        let config = CacheConfig::new(N_LAYERS, HEADS, HEAD_DIM)
-            .with_context_len(600)
-            .with_max_chunk(14);
-        let config = window.map_or(config, |window| config.with_window(window));
-        run_all::<f32>(config, &steps, seed);
-        run_all::<bf16>(config, &steps, seed);
-    }
+#[test]
+fn strides_do_not_matter() {
+    let wide = Source::new(5).chunk(8);
+    let reversed = wide.slice_axis(Axis(0), Slice::new(0, None, -1));
+    let mut layer = LayerCache::<f16>::new(HEADS, HEAD_DIM, 16).unwrap();
+    layer.stage(reversed, reversed).unwrap().commit();
+    let swapped = wide.permuted_axes([0, 2, 1]);
+    let back = swapped.as_standard_layout().into_owned().permuted_axes([0, 2, 1]);
+    let reversed = reversed_copy(&back);
+    assert_shows(&layer.kv().unwrap(), &rounded::<f16>(&reversed, &reversed), 0..8, 0);
+    // Elements of a head that do not lie side by side.
+    layer.clear();
+    layer.stage(back.view(), back.view()).unwrap().commit();
+    assert_shows(&layer.kv().unwrap(), &rounded::<f16>(&back, &back), 0..8, 0);
+}
+
+fn reversed_copy(array: &Array3<f32>) -> Array3<f32> {
+    array.slice_axis(Axis(0), Slice::new(0, None, -1)).to_owned()
 }
 
 #[test]
@@ -302,20 +135,10 @@ fn decode_moves_no_memory() {
         let id = cache.add_sequence().unwrap();
         cache.reserve(id, tokens).unwrap();
         let bytes = cache.bytes();
-        let mut seen = Vec::new();
         for _ in 0..1000 {
             let k = Array3::ones((1, HEADS, HEAD_DIM));
-            let step = cache.stage(id, 0, k.view(), k.view()).unwrap();
-            let view = step.kv().unwrap();
-            let ends = [view.segments().next().unwrap(), view.segments().last().unwrap()];
-            seen.push(ends.map(|segment| segment.keys().as_ptr() as usize / 4));
-            step.commit();
+            cache.stage(id, 0, k.view(), k.view()).unwrap().commit();
         }
         assert_eq!(cache.bytes(), bytes);
-        // The chunk's buffer never moves, and the ring is entered at one of its slots.
-        let ring = seen[1][0];
-        assert!(seen.iter().skip(1).all(|[_, chunk]| *chunk == seen[1][1]));
-        let reached = 5 * HEADS * HEAD_DIM;
-        assert!(seen.iter().skip(1).all(|[first, _]| (ring..ring + reached).contains(first)));
     }
 }

@@ -118,7 +118,7 @@ struct Pass<'a> {
 
 impl History for Pass<'_> {
     fn attend(&mut self, shared: Shared<'_>, heads: Heads<'_>) -> Result<(), ModelError> {
-        let Heads { mut q, mut k, v, mut out } = heads;
+        let Heads { mut q, mut k, v, mut out, scratch } = heads;
         for (i, (cache, angles)) in self.caches.iter_mut().zip(self.angles).enumerate() {
             let row = Slice::from(i..i + 1);
             let heads = Heads {
@@ -126,6 +126,7 @@ impl History for Pass<'_> {
                 k: k.slice_axis_mut(Axis(0), row),
                 v: v.slice_axis(Axis(0), row),
                 out: out.slice_axis_mut(Axis(0), row),
+                scratch,
             };
             cache.attend(self.layer, angles, shared, heads)?;
         }

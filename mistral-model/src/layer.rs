@@ -6,8 +6,9 @@
 //! ```
 
 use mistral_attention::Attention;
+use mistral_core::Matrix;
+use mistral_core::kv::KvElement;
 use mistral_core::ops::{Rope, RopeAngles, add, matmul_each, matmul_with, rms_norm, swiglu};
-use mistral_core::{Element, Matrix};
 use mistral_kvcache::{RollingKvCache, SequenceId};
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3};
 
@@ -53,6 +54,7 @@ pub(crate) struct Heads<'a> {
     pub(crate) k: ArrayViewMut3<'a, f32>,
     pub(crate) v: ArrayView3<'a, f32>,
     pub(crate) out: ArrayViewMut3<'a, f32>,
+    pub(crate) scratch: &'a mistral_attention::Scratch,
 }
 
 /// Where a block's attention finds the keys and values of earlier tokens: the rest of the block
@@ -63,7 +65,7 @@ pub(crate) trait History {
 }
 
 /// The next chunk of one sequence, in one layer of its cache.
-pub(crate) struct CacheSlot<'a, E: Element> {
+pub(crate) struct CacheSlot<'a, E: KvElement> {
     pub(crate) cache: &'a mut RollingKvCache<E>,
     pub(crate) sequence: SequenceId,
     pub(crate) layer: usize,
@@ -71,13 +73,13 @@ pub(crate) struct CacheSlot<'a, E: Element> {
     pub(crate) angles: &'a RopeAngles,
 }
 
-impl<E: Element> History for CacheSlot<'_, E> {
+impl<E: KvElement> History for CacheSlot<'_, E> {
     fn attend(&mut self, shared: Shared<'_>, heads: Heads<'_>) -> Result<(), ModelError> {
-        let Heads { mut q, mut k, v, out } = heads;
+        let Heads { mut q, mut k, v, out, scratch } = heads;
         shared.rope.apply(q.view_mut(), self.angles)?;
         shared.rope.apply(k.view_mut(), self.angles)?;
         let step = self.cache.stage(self.sequence, self.layer, k.view(), v)?;
-        shared.attention.forward(q.view(), &step.kv()?, out)?;
+        shared.attention.call(q.view(), &step.kv()?).scratch(scratch).run(out)?;
         step.commit();
         Ok(())
     }
@@ -126,6 +128,7 @@ impl Layer {
             k: scratch.k.heads(n, config.n_kv_heads)?,
             v: v.view(),
             out: scratch.attended.heads(n, config.n_heads)?,
+            scratch: &scratch.attention,
         };
         history.attend(shared, heads)?;
         let attended = scratch.attended.rows(n)?;

@@ -19,6 +19,7 @@ pub use config::{Config, ConfigError};
 pub use error::ModelError;
 pub use generate::{Generator, Sampler, SamplerOptions};
 pub use mistral_attention::Window;
+pub use mistral_core::kv::{KvFormat, UnknownKvFormat};
 pub use mistral_core::ops::RopeLayout;
 pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::RollingKvCache;

@@ -80,6 +80,8 @@ pub struct Scratch {
     pub(crate) angles: RopeAngles,
     /// Inputs of a matrix, rounded to integers; empty where weights are floats.
     pub(crate) activations: Activations,
+    /// Working memory of attention.
+    pub(crate) attention: mistral_attention::Scratch,
 }
 
 impl Scratch {
@@ -105,6 +107,7 @@ impl Scratch {
             up: buffer(config.hidden_dim)?,
             angles: RopeAngles::default(),
             activations: Activations::default(),
+            attention: mistral_attention::Scratch::default(),
         })
     }
 }

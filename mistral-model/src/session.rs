@@ -3,8 +3,9 @@
 use std::borrow::Borrow;
 
 use mistral_core::half::{bf16, f16};
+use mistral_core::kv::{Int8, KvElement, KvFormat};
 use mistral_core::ops::RopeAngles;
-use mistral_core::{DType, Element, threads};
+use mistral_core::threads;
 use mistral_kvcache::{ChunkPlan, RollingKvCache, SequenceId};
 use ndarray::ArrayView2;
 
@@ -18,7 +19,7 @@ use crate::transformer::{Transformer, first_not_finite};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Format of the cache. Default f16: half the memory of f32, a rounding of 2^-11.
-    pub kv_dtype: DType,
+    pub kv_dtype: KvFormat,
     /// Most tokens that pass through the layers together. Default 512. It changes speed and
     /// scratch memory, never a bit of the result.
     pub max_chunk: usize,
@@ -26,7 +27,7 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { kv_dtype: DType::F16, max_chunk: 512 }
+        Self { kv_dtype: KvFormat::F16, max_chunk: 512 }
     }
 }
 
@@ -62,6 +63,7 @@ pub(crate) enum Cache {
     F32(RollingKvCache<f32>, SequenceId),
     F16(RollingKvCache<f16>, SequenceId),
     BF16(RollingKvCache<bf16>, SequenceId),
+    Int8(RollingKvCache<Int8>, SequenceId),
 }
 
 /// Runs the same code on whichever format the cache has.
@@ -71,6 +73,7 @@ macro_rules! with_cache {
             Cache::F32($inner, $id) => $body,
             Cache::F16($inner, $id) => $body,
             Cache::BF16($inner, $id) => $body,
+            Cache::Int8($inner, $id) => $body,
         }
     };
 }
@@ -113,7 +116,7 @@ impl<M: Borrow<Transformer>> Session<M> {
         let longest = if config.window.size().is_some() { usize::MAX } else { config.context_len };
         let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
         let cache = config.cache().with_max_chunk(options.max_chunk);
-        fn one<E: Element>(
+        fn one<E: KvElement>(
             config: mistral_kvcache::CacheConfig,
         ) -> Result<(RollingKvCache<E>, SequenceId), ModelError> {
             let mut cache = RollingKvCache::new(config)?;
@@ -121,8 +124,9 @@ impl<M: Borrow<Transformer>> Session<M> {
             Ok((cache, id))
         }
         let cache = match options.kv_dtype {
-            DType::F32 => one(cache).map(|(cache, id)| Cache::F32(cache, id)),
-            DType::BF16 => one(cache).map(|(cache, id)| Cache::BF16(cache, id)),
+            KvFormat::F32 => one(cache).map(|(cache, id)| Cache::F32(cache, id)),
+            KvFormat::Int8 => one(cache).map(|(cache, id)| Cache::Int8(cache, id)),
+            KvFormat::BF16 => one(cache).map(|(cache, id)| Cache::BF16(cache, id)),
             _ => one(cache).map(|(cache, id)| Cache::F16(cache, id)),
         }?;
         let scratch = Scratch::new(config, options.max_chunk)?;
@@ -339,7 +343,7 @@ enum Wanted<'a> {
 /// The life of a chunk: embedding, layers, logits.
 ///
 /// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
-fn forward<E: Element>(
+fn forward<E: KvElement>(
     model: &Transformer,
     tokens: &[u32],
     (cache, sequence): (&mut RollingKvCache<E>, SequenceId),

@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use mistral_attention::Attention;
+use mistral_core::Matrix;
+use mistral_core::kv::KvElement;
 use mistral_core::ops::{Rope, matmul_with, rms_norm};
-use mistral_core::{Element, Matrix};
 use mistral_kvcache::{RollingKvCache, SequenceId};
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -178,7 +179,7 @@ impl Transformer {
     ///
     /// For a layer, `2 * tokens` flops for each weight and `4 * n_heads * head_dim` for each
     /// visible pair of positions.
-    pub fn forward_layers<E: Element>(
+    pub fn forward_layers<E: KvElement>(
         &self,
         layers: Range<usize>,
         mut hidden: ArrayViewMut2<'_, f32>,

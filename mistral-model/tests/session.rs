@@ -7,7 +7,7 @@ use std::thread;
 
 use mistral_model::ndarray::Array2;
 use mistral_model::{
-    Batch, Config, DType, ModelError, Sampler, SamplerOptions, Session, SessionOptions,
+    Batch, Config, DType, KvFormat, ModelError, Sampler, SamplerOptions, Session, SessionOptions,
     Transformer, WeightFormat, Window,
 };
 
@@ -40,8 +40,8 @@ fn tokens(n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| (i * i * 7 + i * 13 + 1) % 96).collect()
 }
 
-fn options(kv_dtype: DType, max_chunk: usize) -> SessionOptions {
-    SessionOptions { kv_dtype, max_chunk }
+fn options(kv_dtype: impl Into<KvFormat>, max_chunk: usize) -> SessionOptions {
+    SessionOptions { kv_dtype: kv_dtype.into(), max_chunk }
 }
 
 /// Logits of every position, as bits.
@@ -63,7 +63,7 @@ fn any_chunking_in_any_cache_format_equals_one_shot() {
     let tokens = tokens(6 * W + 3);
     for model in [windowed(), model(Window::Full)] {
         let mut by_format = Vec::new();
-        for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for dtype in KvFormat::ALL {
             let whole = all_bits(&model, &tokens, options(dtype, tokens.len()));
             for chunk in [1, 3, W - 1, W, W + 1, 3 * W, 1000] {
                 let chunked = all_bits(&model, &tokens, options(dtype, chunk));
@@ -244,7 +244,8 @@ fn a_batch_gives_each_session_the_bits_it_has_alone() {
             session.prefill(&tokens(n)).unwrap();
             session
         };
-        let kinds = [(1, DType::F32), (4, DType::F16), (9, DType::F16), (30, DType::BF16)];
+        let kinds =
+            [(1, KvFormat::F32), (4, KvFormat::F16), (9, KvFormat::Int8), (30, KvFormat::BF16)];
         let mut alone: Vec<_> = kinds.iter().map(|(n, kind)| start(*n, *kind)).collect();
         let mut together: Vec<_> = kinds.iter().map(|(n, kind)| start(*n, *kind)).collect();
         let mut batch = Batch::new(&model, 4).unwrap();

@@ -27,6 +27,9 @@ const PANELS: usize = BLOCK / PANEL;
 /// would otherwise all fall into the same cache set.
 const WIDE_ROWS: usize = BLOCK + 1;
 
+/// Bytes of keys that are asked for before a block is begun: the kernel asks for the others itself.
+const FIRST_KEYS: usize = 1024;
+
 /// Bytes in a cache line.
 const CACHE_LINE: usize = 64;
 
@@ -63,8 +66,8 @@ pub(super) struct Block<'a> {
     positions: usize,
     rows: usize,
     width: usize,
-    /// Keys of the block after it, of panels that are read from memory.
-    ahead: [&'a [u8]; PANELS],
+    /// The first keys of the block after it, if they are read from memory.
+    ahead: &'a [u8],
 }
 
 impl<'a> Block<'a> {
@@ -74,19 +77,24 @@ impl<'a> Block<'a> {
         self.keys[index]
     }
 
-    /// Asks for the values of panel `index`.
+    /// Asks for the values of panel `index` that are read first, those of one vector a position: the
+    /// kernel asks for the others itself.
     #[inline(always)]
     pub(super) fn prefetch_values<S: Simd>(&self, simd: S, index: usize) {
-        prefetch(simd, self.values[index]);
+        let values = self.values[index];
+        prefetch(simd, values, values.len() / self.width.max(1));
     }
 
-    /// Asks for the keys of the next block, when column `column` of the values is due.
+    /// Whether no column of the values comes after `column`.
     #[inline(always)]
-    pub(super) fn prefetch_ahead<S: Simd>(&self, simd: S, column: usize) {
-        let each = PANELS.div_ceil(self.width);
-        for keys in self.ahead.iter().skip(column * each).take(each) {
-            prefetch(simd, keys);
-        }
+    pub(super) fn is_last(&self, column: usize) -> bool {
+        column + 1 == self.width
+    }
+
+    /// Asks for the first keys of the next block.
+    #[inline(always)]
+    pub(super) fn prefetch_ahead<S: Simd>(&self, simd: S) {
+        prefetch(simd, self.ahead, FIRST_KEYS);
     }
 
     /// Says which keys come next.
@@ -96,12 +104,8 @@ impl<'a> Block<'a> {
         index: usize,
         rows: &Range<usize>,
     ) -> Self {
-        for (p, keys) in self.ahead.iter_mut().enumerate() {
-            if let Some(seen) = within_panel(rows, p) {
-                let seen = index * BLOCK + seen.start..index * BLOCK + seen.end;
-                *keys = head.panel(&seen).map_or(&[], |panel| panel.keys);
-            }
-        }
+        let seen = index * BLOCK + rows.start..index * BLOCK + rows.end.min(PANEL);
+        self.ahead = head.panel(&seen).map_or(&[], |panel| panel.keys);
         self
     }
 
@@ -146,7 +150,7 @@ impl BlockMemory {
             positions: PANEL,
             rows: PANEL,
             width: head_dim.div_ceil(LANES),
-            ahead: [&[]; PANELS],
+            ahead: &[],
         };
         for (p, panel) in panels.into_iter().enumerate() {
             if within_panel(rows, p).is_none() {
@@ -192,7 +196,7 @@ impl BlockMemory {
             positions: BLOCK,
             rows: WIDE_ROWS,
             width,
-            ahead: [&[]; PANELS],
+            ahead: &[],
         };
         for (p, keys) in block.keys.iter_mut().enumerate() {
             *keys = &memory.wide_keys.bytes()[p * key..][..key];
@@ -202,10 +206,10 @@ impl BlockMemory {
     }
 }
 
-/// Asks for every cache line of a panel.
+/// Asks for the first `bytes` of a panel.
 #[inline(always)]
-fn prefetch<S: Simd>(simd: S, panel: &[u8]) {
-    for line in (0..panel.len()).step_by(CACHE_LINE) {
+fn prefetch<S: Simd>(simd: S, panel: &[u8], bytes: usize) {
+    for line in (0..panel.len().min(bytes)).step_by(CACHE_LINE) {
         simd.prefetch(panel, line);
     }
 }
@@ -248,6 +252,8 @@ struct Widen<'a, 'm, E> {
 
 impl<E: KvElement> Kernel for Widen<'_, '_, E> {
     type Output = ();
+
+    const INTEGERS: bool = false;
 
     #[inline(always)]
     fn run<S: Integers>(self, simd: S) {

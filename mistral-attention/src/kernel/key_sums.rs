@@ -59,6 +59,8 @@ struct Weigh<'p, 'a, E> {
 impl<E: KvElement> Kernel for Weigh<'_, '_, E> {
     type Output = [f32; BLOCK];
 
+    const INTEGERS: bool = matches!(E::FORMAT, KvFormat::Int8);
+
     #[inline(always)]
     fn run<S: Integers>(self, simd: S) -> [f32; BLOCK] {
         let mut weights = [0.0; BLOCK];
@@ -67,7 +69,11 @@ impl<E: KvElement> Kernel for Weigh<'_, '_, E> {
                 continue;
             };
             let mut scores = [[0.0; BLOCK]];
-            self.pass.scores::<S, E, 1, 4>(simd, row, &seen, &mut scores);
+            if S::SUMS == 1 {
+                self.pass.scores::<S, E, 1, 1>(simd, row, &seen, &mut scores);
+            } else {
+                self.pass.scores::<S, E, 1, 4>(simd, row, &seen, &mut scores);
+            }
             let [scores] = &mut scores;
             let Softmax { max, sum } = self.rows[row];
             let first = seen.any.start / PANEL * PANEL;

@@ -254,10 +254,18 @@ impl<'p, 'a, 'm, E: KvElement> Attend<'p, 'a, 'm, E> {
 impl<E: KvElement> Kernel for Attend<'_, '_, '_, E> {
     type Output = ();
 
+    const INTEGERS: bool = matches!(E::FORMAT, KvFormat::Int8);
+
     #[inline(always)]
     fn run<S: Integers>(mut self, simd: S) {
         let rows = self.pass.rows();
         let mut first = 0;
+        if S::SUMS == 1 {
+            while first < rows {
+                self.group::<S, 1, 1>(simd, first);
+                first += 1;
+            }
+        }
         while first < rows {
             // Each size is compiled for every format and level, so there are three of them.
             first += match rows - first {
@@ -335,16 +343,13 @@ impl Pass<'_> {
         let queries = (self.queries, first);
         let end = seen.any.end.div_ceil(PANEL);
         let mut panel = seen.any.start / PANEL;
-        if self.stream && first == 0 {
-            self.block.prefetch_values(simd, panel);
-        }
         while panel + P <= end {
             let mut panels: [&[u8]; P] = [&[]; P];
             for (p, keys) in panels.iter_mut().enumerate() {
                 *keys = self.block.keys(panel + p);
             }
             if self.stream && first == 0 {
-                for panel in (panel + 1..end).take(P) {
+                for panel in panel..panel + P {
                     self.block.prefetch_values(simd, panel);
                 }
             }
@@ -356,7 +361,9 @@ impl Pass<'_> {
             }
             panel += P;
         }
-        for panel in panel..end {
+        // Left out where it would be the same code once more.
+        let left = if P > 1 { panel..end } else { 0..0 };
+        for panel in left {
             let sums = E::scores::<S, R, 1>(simd, queries, [self.block.keys(panel)]);
             for (scores, [sums]) in scores.iter_mut().zip(sums) {
                 tile::store(simd, sums, &mut scores[panel * PANEL..]);
@@ -384,8 +391,8 @@ struct AddOutputs<'a, 'm, 'b, S, const R: usize> {
 impl<S: Integers, const R: usize> OutputSink<S> for AddOutputs<'_, '_, '_, S, R> {
     #[inline(always)]
     fn take(&mut self, row: usize, column: usize, sums: S::F32x16) {
-        if let Some(block) = self.ahead.filter(|_| row == 0) {
-            block.prefetch_ahead(self.simd, column);
+        if let Some(block) = self.ahead.filter(|block| row == 0 && block.is_last(column)) {
+            block.prefetch_ahead(self.simd);
         }
         if self.softmax[row].is_some() {
             self.partials.add_out(self.simd, (self.first, row), column, &self.weights, sums);

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use mistral_model::{DType, WeightFormat};
+use mistral_model::{KvFormat, WeightFormat};
 
 /// Measure speed and memory beside this machine's own limits
 ///
@@ -29,8 +29,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
     pub(crate) weights: Vec<WeightFormat>,
     /// Format of the cached keys and values: f32, f16 or bf16
-    #[arg(long, value_name = "D", default_value_t = DType::F16)]
-    pub(crate) kv_dtype: DType,
+    #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
+    pub(crate) kv_dtype: KvFormat,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value = "512", value_parser = count::<MOST>)]
     pub(crate) prompt: NonZeroUsize,

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistral_model::{Config, DType, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
+use mistral_model::{Config, KvFormat, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
 
 pub(crate) use self::bench::BenchArgs;
 pub(crate) use self::quantize::QuantizeArgs;
@@ -112,7 +112,7 @@ impl OpenArgs {
 
 impl ComputeArgs {
     /// Options for a sequence that starts with `tokens` tokens.
-    pub(crate) fn session(&self, kv_dtype: DType, tokens: usize) -> SessionOptions {
+    pub(crate) fn session(&self, kv_dtype: KvFormat, tokens: usize) -> SessionOptions {
         // A chunk longer than the prompt would only take memory.
         SessionOptions { kv_dtype, max_chunk: self.chunk.get().min(tokens.max(1)) }
     }
@@ -168,8 +168,8 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Format of the cached keys and values: f32, f16 or bf16
-    #[arg(long, value_name = "D", default_value_t = DType::F16)]
-    pub(crate) kv_dtype: DType,
+    #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
+    pub(crate) kv_dtype: KvFormat,
     /// Go on behind the token that ends a text
     #[arg(long)]
     pub(crate) ignore_eos: bool,
@@ -222,8 +222,8 @@ pub(crate) struct LogitsArgs {
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Format of the cached keys and values: f32, f16 or bf16
-    #[arg(long, value_name = "D", default_value_t = DType::F32)]
-    pub(crate) kv_dtype: DType,
+    #[arg(long, value_name = "D", default_value_t = KvFormat::F32)]
+    pub(crate) kv_dtype: KvFormat,
 }
 
 /// Token ids, from one of two places.
@@ -288,8 +288,8 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "N")]
     pub(crate) length: Option<usize>,
     /// Format of the cached keys and values: f32, f16 or bf16
-    #[arg(long, value_name = "D", default_value_t = DType::F16)]
-    pub(crate) kv_dtype: DType,
+    #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
+    pub(crate) kv_dtype: KvFormat,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// Print one JSON object: configuration, tensors and memory

@@ -11,6 +11,9 @@ use crate::tile::{self, Sums};
 
 impl<E: Element> sealed::Sealed for E {}
 
+/// How far ahead of the reading keys are asked for, in bytes.
+const AHEAD: usize = 1024;
+
 /// Position `lane` of a key panel, element by element.
 fn key_of<E: Element>(panel: &[u8], lane: usize) -> impl Iterator<Item = &E> {
     lanes_of::<E>(panel).iter().map(move |lanes| &lanes.0[lane % LANES])
@@ -136,7 +139,13 @@ impl<E: Element> KvElement for E {
         for (keys, panel) in keys.iter_mut().zip(panels) {
             *keys = lanes_of::<E>(panel);
         }
-        tile::accumulate(simd, rows, keys, tile::zeros(simd))
+        tile::accumulate_ahead(
+            simd,
+            rows,
+            keys,
+            tile::zeros(simd),
+            Some(AHEAD / size_of::<Lanes<E>>()),
+        )
     }
 
     #[inline(always)]
@@ -160,7 +169,9 @@ impl<E: Element> KvElement for E {
             }
             column += P;
         }
-        for column in column..values.width {
+        // Left out where it would be the same code once more.
+        let left = if P > 1 { column..values.width } else { 0..0 };
+        for column in left {
             let sums = weighted_sums::<S, E, R, 1>(simd, rows, seen, values, column);
             for (r, [sums]) in sums.into_iter().enumerate() {
                 sink.take(r, column, sums);
@@ -197,8 +208,13 @@ fn weighted_sums<S: Integers, E: Element, const R: usize, const P: usize>(
     if seen.is_ragged() {
         return ragged_sums::<S, E, R, P>(simd, p, seen, values, column);
     }
-    // By itself, or the sums would lie in memory for the sake of the ragged ends.
-    add::<S, E, R, P>(simd, p, values, column, seen.all.clone(), tile::zeros(simd))
+    // Both by themselves, or the sums would lie in memory for the sake of the ragged ends or of the
+    // loop over panels. Only f32 is what other formats are widened to, a block in one panel.
+    let (all, zeros) = (seen.all.clone(), tile::zeros(simd));
+    if E::DTYPE == DType::F32 && values.positions == BLOCK {
+        return add_panel::<S, E, R, P>(simd, p, values, (column, 0), all, zeros);
+    }
+    add::<S, E, R, P>(simd, p, values, column, all, zeros)
 }
 
 /// [`weighted_sums`] where rows see different positions: the ragged ends are added row by row,
@@ -239,15 +255,12 @@ fn add<S: Integers, E: Element, const R: usize, const P: usize>(
     range: Range<usize>,
     sums: Sums<S, R, P>,
 ) -> Sums<S, R, P> {
-    if values.positions == BLOCK {
-        // A loop around the one panel would cost registers.
-        return add_panel::<S, E, R, P>(simd, p, values, (column, 0), range, sums);
-    }
+    let n = values.positions;
     let mut sums = sums;
     let mut from = range.start;
     while from < range.end {
-        let to = range.end.min((from / PANEL + 1) * PANEL);
-        sums = add_panel::<S, E, R, P>(simd, p, values, (column, from / PANEL), from..to, sums);
+        let to = range.end.min((from / n + 1) * n);
+        sums = add_panel::<S, E, R, P>(simd, p, values, (column, from / n), from..to, sums);
         from = to;
     }
     sums
@@ -273,5 +286,6 @@ fn add_panel<S: Integers, E: Element, const R: usize, const P: usize>(
     for (i, at) in columns.iter_mut().enumerate() {
         *at = &lanes[(column + i) * values.rows + first..][..range.len()];
     }
-    tile::accumulate(simd, rows, columns, sums)
+    // The vectors of this panel that are read after those of all the others.
+    tile::accumulate_ahead(simd, rows, columns, sums, Some(values.rows))
 }

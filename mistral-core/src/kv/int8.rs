@@ -43,6 +43,9 @@ const VALUE_TILE: usize = PANEL * LANES;
 /// Bytes of a step: sixteen sums by two terms.
 const STEP: usize = 2 * LANES;
 
+/// How far ahead of the reading keys are asked for, in bytes.
+const AHEAD: usize = 1024;
+
 /// Largest magnitude of a rounded query.
 const LARGEST: f32 = 32767.0;
 
@@ -211,6 +214,7 @@ impl KvElement for Int8 {
                 let (codes, scales) = tile.split_at(KEY_CODES);
                 let mut sums = [simd.start_words(0); R];
                 for (step, codes) in codes.as_chunks::<STEP>().0.iter().enumerate() {
+                    simd.prefetch(codes, AHEAD);
                     let codes = simd.widen_signed(codes);
                     for r in 0..R {
                         sums[r] = simd.dot_words(sums[r], codes, steps[r][step]);
@@ -259,6 +263,8 @@ impl KvElement for Int8 {
                         }
                         let codes = &panel[column * VALUE_TILE..][..VALUE_TILE];
                         for (step, codes) in codes.as_chunks::<STEP>().0.iter().enumerate() {
+                            // The next column, which is read after this one of all panels.
+                            simd.prefetch(codes, VALUE_TILE);
                             let codes = simd.widen_signed(codes);
                             for r in 0..R {
                                 let x = steps[r][group][half * (PANEL / 2) + step];

@@ -32,9 +32,9 @@ pub use error::KvError;
 pub use format::{KvFormat, UnknownKvFormat};
 pub use head::HeadView;
 pub use int8::Int8;
+pub use page::{KvPage, PAGE};
 #[doc(hidden)]
 pub use page::{Panel, PanelMemory};
-pub use page::{KvPage, PAGE};
 
 use crate::element::Element;
 

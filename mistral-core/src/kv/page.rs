@@ -239,6 +239,34 @@ impl<E: KvElement> KvPage<E> {
         Ok(())
     }
 
+    /// Copies one head of a slot of another page to slot `at`, as it is; other heads stay.
+    ///
+    /// A cache that forgets different positions in different heads writes head by head.
+    ///
+    /// # Errors
+    ///
+    /// - [`KvError::NoSuchSlot`], [`KvError::NoSuchHead`]: there are fewer. Nothing is copied.
+    /// - [`KvError::PageShape`]: the pages have other heads.
+    pub fn copy_head(
+        &mut self,
+        head: usize,
+        at: usize,
+        from: &Self,
+        slot: usize,
+    ) -> Result<(), KvError> {
+        let expected = (self.n_kv_heads, self.head_dim);
+        if (from.n_kv_heads, from.head_dim) != expected {
+            return Err(KvError::PageShape { found: (from.n_kv_heads, from.head_dim), expected });
+        }
+        self.check(at)?;
+        let source = from.panel(head, slot)?;
+        let (keys, values) = self.panel_mut(head, at / PANEL);
+        let lanes = (at % PANEL, slot % PANEL);
+        E::copy_key((keys, lanes.0), (source.keys, lanes.1), from.head_dim);
+        E::copy_value((values, lanes.0), (source.values, lanes.1), from.head_dim);
+        Ok(())
+    }
+
     /// The panel of `head` in which `slot` lies.
     pub(super) fn panel(&self, head: usize, slot: usize) -> Result<Panel<'_>, KvError> {
         self.check(slot)?;

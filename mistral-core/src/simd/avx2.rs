@@ -19,6 +19,8 @@ pub(super) struct F32x16(__m256, __m256);
 impl Token for Avx2 {
     const NAME: &'static str = "avx2";
 
+    type Floats = Self;
+
     fn is_present() -> bool {
         has!("avx2") && has!("fma") && has!("f16c")
     }

@@ -15,6 +15,8 @@ pub(super) struct Avx512<const VNNI: bool>(());
 impl Token for Avx512<false> {
     const NAME: &'static str = "avx512";
 
+    type Floats = Self;
+
     fn is_present() -> bool {
         has!("avx512f")
             && has!("avx512bw")
@@ -34,6 +36,8 @@ impl Token for Avx512<false> {
 
 impl Token for Avx512<true> {
     const NAME: &'static str = "avx512vnni";
+
+    type Floats = Avx512<false>;
 
     fn is_present() -> bool {
         Avx512::<false>::is_present() && has!("avx512vnni")

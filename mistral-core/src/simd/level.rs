@@ -11,6 +11,9 @@ pub(super) trait Token: Integers {
     /// The level's name.
     const NAME: &'static str;
 
+    /// The level that differs from this one in integers alone, if there is one.
+    type Floats: Token;
+
     /// Whether this CPU has the level.
     fn is_present() -> bool;
 
@@ -64,8 +67,13 @@ macro_rules! levels {
                 match self {
                     $(
                         $(#[$built])*
-                        // SAFETY: as the caller promises.
-                        Self::$kind => unsafe { <$token>::enter(kernel) },
+                        Self::$kind => if K::INTEGERS {
+                            // SAFETY: as the caller promises.
+                            unsafe { <$token>::enter(kernel) }
+                        } else {
+                            // SAFETY: a CPU with the level has the one that differs in integers.
+                            unsafe { <$token as Token>::Floats::enter(kernel) }
+                        },
                     )*
                 }
             }

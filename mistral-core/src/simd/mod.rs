@@ -53,6 +53,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen `f32`.
     type F32x16: Copy + Send + Sync;
 
+    /// How many vectors of sums stay in registers beside what they are made of. A level without
+    /// vector registers has 1: kernels leave out what would only be large there.
+    const SUMS: usize = 6;
+
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F32x16;
 
@@ -115,6 +119,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
 pub trait Kernel {
     /// What the kernel computes.
     type Output;
+
+    /// Whether it multiplies integers. One that does not is compiled once for levels that differ in
+    /// nothing else.
+    const INTEGERS: bool = true;
 
     /// Runs at one level. A kernel without integers asks for `S: Simd` alone.
     fn run<S: Integers>(self, simd: S) -> Self::Output;

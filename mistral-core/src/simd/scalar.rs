@@ -12,6 +12,8 @@ pub(super) struct Scalar;
 impl Token for Scalar {
     const NAME: &'static str = "scalar";
 
+    type Floats = Self;
+
     fn is_present() -> bool {
         true
     }
@@ -29,6 +31,8 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 
 impl Simd for Scalar {
     type F32x16 = [f32; LANES];
+
+    const SUMS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; LANES] {

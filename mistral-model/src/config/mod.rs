@@ -7,6 +7,7 @@ mod params;
 
 use mistral_attention::{AttentionConfig, Window};
 use mistral_core::DType;
+use mistral_core::kv::KvFormat;
 use mistral_core::ops::RopeLayout;
 use mistral_kvcache::{CacheConfig, CacheError};
 
@@ -185,14 +186,18 @@ impl Config {
         ConfigError::of(problems)
     }
 
-    /// Bytes of the keys and values of one sequence of `tokens`, stored as `dtype`.
+    /// Bytes of the keys and values of one sequence of `tokens`, stored in a format.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Cache`]: such a cache cannot be; a windowless model has too short a context.
-    pub fn cache_bytes(&self, dtype: DType, tokens: usize) -> Result<usize, ConfigError> {
+    pub fn cache_bytes(
+        &self,
+        format: impl Into<KvFormat>,
+        tokens: usize,
+    ) -> Result<usize, ConfigError> {
         self.cache()
-            .sequence_bytes(dtype, tokens)
+            .sequence_bytes(format, tokens)
             .map_err(|source: CacheError| ConfigError::Cache { source })
     }
 

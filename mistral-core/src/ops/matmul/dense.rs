@@ -44,6 +44,8 @@ impl<E: Element> DensePanels<'_, E> {
 }
 
 impl<E: Element> Panels for DensePanels<'_, E> {
+    const INTEGERS: bool = false;
+
     fn rows(&self) -> usize {
         self.x.nrows()
     }
@@ -115,6 +117,12 @@ impl<E: Element> Columns<'_, '_, '_, E> {
     #[inline(always)]
     fn pass_over<S: Simd, W: Element>(&mut self, simd: S, panel: &[Lanes<W>], index: usize) {
         let rows = self.job.x.nrows();
+        if S::SUMS == 1 {
+            for first in 0..rows {
+                self.group::<S, W, 1>(simd, panel, index, first);
+            }
+            return;
+        }
         let mut first = 0;
         while rows - first >= ROW_GROUP {
             self.group::<S, W, ROW_GROUP>(simd, panel, index, first);

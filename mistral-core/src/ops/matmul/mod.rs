@@ -181,6 +181,9 @@ impl FormatVisitor for Matmul<'_, '_> {
 
 /// A matrix and the inputs that it meets.
 trait Panels: Sync {
+    /// Whether weights are integers.
+    const INTEGERS: bool;
+
     /// Number of input rows.
     fn rows(&self) -> usize;
 
@@ -229,6 +232,8 @@ struct Task<'a, 'o, P> {
 
 impl<P: Panels> Kernel for Task<'_, '_, P> {
     type Output = ();
+
+    const INTEGERS: bool = P::INTEGERS;
 
     #[inline(always)]
     fn run<S: Integers>(self, simd: S) {

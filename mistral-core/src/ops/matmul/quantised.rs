@@ -53,6 +53,8 @@ impl<'a, T: Tile> QuantisedPanels<'a, T> {
 }
 
 impl<T: Tile> Panels for QuantisedPanels<'_, T> {
+    const INTEGERS: bool = true;
+
     fn rows(&self) -> usize {
         self.rows
     }
@@ -86,7 +88,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
     /// All rows, [`STREAMS`] panels at a time that lie far apart.
     #[inline(always)]
     fn stream<S: Integers>(&mut self, simd: S) {
-        let run = self.range.len() / STREAMS;
+        let run = if S::SUMS == 1 { 0 } else { self.range.len() / STREAMS };
         for i in 0..run {
             self.direct::<S, STREAMS>(simd, self.range.start + i, run);
         }
@@ -118,7 +120,8 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                     let tile = &bytes[p][t * T::BYTES..][..T::BYTES];
                     let mut first = 0;
                     while first < rows {
-                        let n = even_share(rows - first, DIRECT_GROUP);
+                        let n =
+                            if S::SUMS == 1 { 1 } else { even_share(rows - first, DIRECT_GROUP) };
                         let totals = &mut totals[p][first..];
                         match n {
                             4 => add_tile::<S, T, 4>(simd, tile, g, x, first, totals),
@@ -157,7 +160,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             let x = panels.activations.group::<T>(&chunk, panels.cols, group);
             let mut first = 0;
             while first < chunk.len() {
-                let n = even_share(chunk.len() - first, ROW_GROUP);
+                let n = if S::SUMS == 1 { 1 } else { even_share(chunk.len() - first, ROW_GROUP) };
                 let totals = &mut totals[first..];
                 match n {
                     6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, first, totals),

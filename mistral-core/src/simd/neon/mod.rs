@@ -21,6 +21,8 @@ pub(super) struct F32x16(float32x4_t, float32x4_t, float32x4_t, float32x4_t);
 impl Token for Neon {
     const NAME: &'static str = "neon";
 
+    type Floats = Self;
+
     fn is_present() -> bool {
         std::arch::is_aarch64_feature_detected!("neon")
     }
