@@ -6,45 +6,92 @@
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use benches::{limits, numbers};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mistral_attention::half::{bf16, f16};
-use mistral_attention::ndarray::Array3;
-use mistral_attention::{Attention, AttentionConfig, Element, KvView, Window, reference};
+use mistral_attention::ndarray::{Array2, Array3};
+use mistral_attention::{
+    Attention, AttentionConfig, Element, Int8, KvElement, KvPage, KvSegment, KvView, Scratch,
+    Window, reference,
+};
 
 const HEADS: usize = 32;
 const KV_HEADS: usize = 8;
 const HEAD_DIM: usize = 128;
 
+/// Slots of a page.
+const PAGE: usize = 128;
+
+/// Caches that take turns in decode, as layers do: together more than the processor's own memory.
+const LAYERS: usize = 8;
+
 fn array<E: Element>(len: usize, heads: usize, seed: u64) -> Array3<E> {
     let mut next = numbers(seed);
-    Array3::from_shape_simple_fn((len, heads, HEAD_DIM), || E::from_f32(next()))
+    Array3::from_shape_simple_fn((len, heads, HEAD_DIM), || <E as Element>::from_f32(next()))
+}
+
+fn pages<E: KvElement>(len: usize, seed: u64) -> Vec<Arc<KvPage<E>>> {
+    let mut next = numbers(seed);
+    let mut row = || Array2::from_shape_simple_fn((KV_HEADS, HEAD_DIM), &mut next);
+    let page = |_| {
+        let mut page = KvPage::new(KV_HEADS, PAGE, HEAD_DIM).unwrap();
+        for slot in 0..PAGE {
+            page.write(slot, row().view(), row().view()).unwrap();
+        }
+        Arc::new(page)
+    };
+    (0..len.div_ceil(PAGE)).map(page).collect()
 }
 
 fn visible_pairs(queries: usize, keys: usize, window: Window) -> u64 {
     (keys - queries..keys).map(|position| window.visible(position).len() as u64).sum()
 }
 
-fn run<E: Element>(c: &mut Criterion, name: &str, queries: usize, keys: usize, window: Window) {
+fn run<E: KvElement>(c: &mut Criterion, name: &str, queries: usize, keys: usize, window: Window) {
     let config = AttentionConfig::new(HEADS, KV_HEADS, HEAD_DIM).with_window(window);
     let attention = Attention::new(config).unwrap();
     let q = array::<f32>(queries, HEADS, 1);
-    let (k, v) = (array::<E>(keys, KV_HEADS, 2), array::<E>(keys, KV_HEADS, 3));
-    let view = KvView::from_arrays(k.view(), v.view()).unwrap();
+    let layers: Vec<_> = (0..if queries == 1 { LAYERS } else { 1 })
+        .map(|layer| pages::<E>(keys, layer as u64 + 2))
+        .collect();
+    let scratch = Scratch::default();
     let mut out = Array3::zeros((queries, HEADS, HEAD_DIM));
-    let mut group = c.benchmark_group(format!("attention/{name}/{}", E::DTYPE));
+    let mut group = c.benchmark_group(format!("attention/{name}/{}", E::FORMAT));
     group.throughput(if queries == 1 {
-        let rows = 2 * window.visible(keys - 1).len() * KV_HEADS * HEAD_DIM;
-        Throughput::Bytes((rows * E::DTYPE.bytes()) as u64)
+        let page: usize = layers[0][0].bytes();
+        Throughput::Bytes((page / PAGE * window.visible(keys - 1).len()) as u64)
     } else {
         let pairs = visible_pairs(queries, keys, window);
         Throughput::Elements(4 * pairs * (HEADS * HEAD_DIM) as u64)
     });
+    let mut turn = 0;
     group.bench_function(format!("ctx={keys} window={window}"), |b| {
-        b.iter(|| attention.forward(black_box(q.view()), &view, out.view_mut()).unwrap());
+        b.iter(|| {
+            turn += 1;
+            let pages = &layers[turn % layers.len()];
+            let segment = KvSegment::from_pages(0, pages, 0..keys).unwrap();
+            let kv = KvView::new([segment]).unwrap();
+            let call = attention.call(black_box(q.view()), &kv).scratch(&scratch);
+            call.run(out.view_mut()).unwrap();
+        });
     });
+}
+
+/// The same over plain arrays, position by position.
+fn arrays(c: &mut Criterion) {
+    let attention = Attention::new(AttentionConfig::new(HEADS, KV_HEADS, HEAD_DIM)).unwrap();
+    let (k, v) = (array::<f16>(4096, KV_HEADS, 2), array::<f16>(4096, KV_HEADS, 3));
+    let kv = KvView::from_arrays(k.view(), v.view()).unwrap();
+    for (name, queries) in [("decode", 1), ("prefill", 4096)] {
+        let q = array::<f32>(queries, HEADS, 1);
+        let mut out = Array3::zeros(q.dim());
+        c.bench_function(&format!("attention/{name}/f16/arrays ctx=4096"), |b| {
+            b.iter(|| attention.forward(black_box(q.view()), &kv, out.view_mut()).unwrap());
+        });
+    }
 }
 
 fn prefill(c: &mut Criterion) {
@@ -52,6 +99,7 @@ fn prefill(c: &mut Criterion) {
     run::<f16>(c, "prefill", 4096, 4096, Window::Full);
     run::<bf16>(c, "prefill", 4096, 4096, Window::Full);
     run::<f32>(c, "prefill", 4096, 4096, Window::Full);
+    run::<Int8>(c, "prefill", 4096, 4096, Window::Full);
     run::<f16>(c, "prefill", 8192, 8192, window);
     run::<f16>(c, "prefill", 512, 16384, window);
 }
@@ -62,6 +110,7 @@ fn decode(c: &mut Criterion) {
     run::<f16>(c, "decode", 1, 4096, window);
     run::<f16>(c, "decode", 1, 16384, window);
     run::<f32>(c, "decode", 1, 4096, window);
+    run::<Int8>(c, "decode", 1, 4096, window);
 }
 
 /// The plain formula, in f64, one query.
@@ -81,6 +130,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = limits, prefill, decode, naive
+    targets = limits, prefill, decode, arrays, naive
 }
 criterion_main!(benches);

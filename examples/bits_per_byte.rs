@@ -14,7 +14,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use mistral_model::{
-    Checkpoint, DType, KvFormat, OpenOptions, Session, SessionOptions, Tokenizer, Transformer,
+    Checkpoint, KvFormat, OpenOptions, Session, SessionOptions, Tokenizer, Transformer,
     WeightFormat,
 };
 

@@ -1,7 +1,8 @@
 //! The rolling buffer of figure 2 of arXiv:2310.06825: three sequences, W = 4, three steps.
 //!
-//! Position `i` lies in slot `i % 4`; `>` marks the newest word. From the fifth on, each new word
-//! overwrites the oldest, which no later query sees.
+//! Drawn as there, with position `i` in slot `i % 4` (in memory slots come in sixteens); `>` marks
+//! the newest word. From the fifth on, each new word takes the place of the oldest, which no later
+//! query sees.
 //!
 //! ```text
 //! $ cargo run -p examples --example rolling_cache
@@ -47,8 +48,9 @@ fn main() -> Result<(), CacheError> {
         for n in [words.len() - 2, 1, 1] {
             push(&mut cache, n)?;
             let newest = cache.position() - 1;
-            for (slot, position) in cache.slots().enumerate() {
-                assert!(position.is_none_or(|i| i % W == slot && i + W > newest));
+            assert_eq!(cache.held(), cache.position().saturating_sub(W)..cache.position());
+            for slot in 0..W {
+                let position = cache.held().find(|i| i % W == slot);
                 let mark = if position == Some(newest) { ">" } else { "" };
                 print!("{:>10}", mark.to_owned() + position.map_or("-", |i| words[i]));
             }

@@ -69,6 +69,9 @@ fn only_windows_within_the_context_lift_the_limit() {
     let mixed = config.clone().with_windows(vec![Some(3), None]).with_rewind_slack(2);
     assert_eq!((mixed.limit(), mixed.window(), mixed.capacity()), (Some(8), None, 8));
     assert_eq!([0, 1, 2].map(|layer| mixed.layer_capacity(layer)), [Some(5), Some(8), None]);
+    // No layer has more than the sequence can.
+    let slack = config.clone().with_windows(vec![Some(7), None]).with_rewind_slack(9);
+    assert_eq!(slack.layer_capacity(0), Some(8));
     let both = config.with_windows(vec![Some(3), Some(5)]);
     assert_eq!((both.limit(), both.window(), both.capacity()), (None, Some(5), 5));
     assert_eq!(both.windows().collect::<Vec<_>>(), [Some(3), Some(5)]);

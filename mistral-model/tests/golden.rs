@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use mistral_core::Element;
 use mistral_model::ndarray::Array2;
 use mistral_model::{
-    Checkpoint, DType, ModelError, OpenOptions, RollingKvCache, Sampler, Scratch, Session,
+    Checkpoint, KvFormat, ModelError, OpenOptions, RollingKvCache, Sampler, Scratch, Session,
     SessionOptions, Transformer, WeightFormat, WeightFormats,
 };
 use safetensors::SafeTensors;
