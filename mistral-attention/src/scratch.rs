@@ -23,7 +23,7 @@ use crate::kernel::Task;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Default)]
-pub struct Scratch(Mutex<Vec<Box<Task>>>);
+pub struct Scratch(Mutex<Vec<Task>>);
 
 impl Scratch {
     /// Memory that no other task has, for as long as `work` runs.
@@ -34,7 +34,7 @@ impl Scratch {
         result
     }
 
-    fn tasks(&self) -> MutexGuard<'_, Vec<Box<Task>>> {
+    fn tasks(&self) -> MutexGuard<'_, Vec<Task>> {
         // What a panicking task leaves is only memory.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

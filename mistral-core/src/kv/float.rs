@@ -231,16 +231,14 @@ fn ragged_sums<S: Integers, E: Element, const R: usize, const P: usize>(
     let all = &seen.all;
     // Their number is hidden from the compiler: unrolled, these loops would be most of the kernel.
     let rows = black_box(R).min(R);
-    for r in 0..rows {
-        let end = all.start.max(seen.rows[r].start).min(seen.rows[r].end);
-        let range = seen.rows[r].start..end;
-        sums[r] = add::<S, E, 1, P>(simd, p.from(r), values, column, range, [sums[r]])[0];
+    for (r, (sums, seen)) in sums.iter_mut().zip(&seen.rows).take(rows).enumerate() {
+        let range = seen.start..all.start.max(seen.start).min(seen.end);
+        [*sums] = add::<S, E, 1, P>(simd, p.from(r), values, column, range, [*sums]);
     }
     sums = add::<S, E, R, P>(simd, p, values, column, all.clone(), sums);
-    for r in 0..rows {
-        let start = all.end.max(seen.rows[r].start).min(seen.rows[r].end);
-        let range = start..seen.rows[r].end;
-        sums[r] = add::<S, E, 1, P>(simd, p.from(r), values, column, range, [sums[r]])[0];
+    for (r, (sums, seen)) in sums.iter_mut().zip(&seen.rows).take(rows).enumerate() {
+        let range = all.end.max(seen.start).min(seen.end)..seen.end;
+        [*sums] = add::<S, E, 1, P>(simd, p.from(r), values, column, range, [*sums]);
     }
     sums
 }
