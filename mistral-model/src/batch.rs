@@ -126,7 +126,7 @@ impl History for Pass<'_> {
                 k: k.slice_axis_mut(Axis(0), row),
                 v: v.slice_axis(Axis(0), row),
                 out: out.slice_axis_mut(Axis(0), row),
-                scratch,
+                scratch: &mut *scratch,
             };
             cache.attend(self.layer, angles, shared, heads)?;
         }

@@ -5,6 +5,8 @@
 //! out = h + feed_forward(norm(h))
 //! ```
 
+use std::ops::Range;
+
 use mistral_attention::Attention;
 use mistral_core::Matrix;
 use mistral_core::kv::KvElement;
@@ -14,7 +16,7 @@ use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3};
 
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::scratch::Scratch;
+use crate::scratch::{AttendScratch, Scratch};
 
 /// The parameters of a block. Matrices are `(outputs, inputs)`.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub(crate) struct Heads<'a> {
     pub(crate) k: ArrayViewMut3<'a, f32>,
     pub(crate) v: ArrayView3<'a, f32>,
     pub(crate) out: ArrayViewMut3<'a, f32>,
-    pub(crate) scratch: &'a mistral_attention::Scratch,
+    pub(crate) scratch: &'a mut AttendScratch,
 }
 
 /// Where a block's attention finds the keys and values of earlier tokens: the rest of the block
@@ -76,11 +78,64 @@ pub(crate) struct CacheSlot<'a, E: KvElement> {
 impl<E: KvElement> History for CacheSlot<'_, E> {
     fn attend(&mut self, shared: Shared<'_>, heads: Heads<'_>) -> Result<(), ModelError> {
         let Heads { mut q, mut k, v, out, scratch } = heads;
+        let start = self.cache.position(self.sequence)?;
+        let sinks = Sinks::new(self.cache.config().sinks(), shared, start..start + q.dim().0);
+        if let Some(sinks) = &sinks {
+            sinks.rotate(shared.rope, q.view(), scratch)?;
+        }
         shared.rope.apply(q.view_mut(), self.angles)?;
         shared.rope.apply(k.view_mut(), self.angles)?;
         let step = self.cache.stage(self.sequence, self.layer, k.view(), v)?;
-        shared.attention.call(q.view(), &step.kv()?).scratch(scratch).run(out)?;
+        let kv = step.kv()?;
+        match sinks {
+            None => shared.attention.call(q.view(), &kv).scratch(&scratch.attention).run(out)?,
+            Some(Sinks { attention, .. }) => {
+                let turned = ArrayView3::from_shape(q.dim(), &scratch.sink_queries)?;
+                let call = attention.call(q.view(), &kv).sink_queries(turned);
+                call.scratch(&scratch.attention).run(out)?;
+            }
+        }
         step.commit();
+        Ok(())
+    }
+}
+
+/// Attention of a session that keeps the first positions of its text (StreamingLLM,
+/// arXiv:2309.17453).
+///
+/// Once the text is longer than `sinks + window`, a query is as far from a sink as their places in
+/// a cache of that size are: no distance grows beyond what the model has seen.
+struct Sinks {
+    attention: Attention,
+    /// Where the queries stand.
+    positions: Range<usize>,
+    /// The last place in such a cache.
+    last: usize,
+}
+
+impl Sinks {
+    /// `None` if none are kept, or nothing is ever forgotten.
+    fn new(sinks: usize, shared: Shared<'_>, positions: Range<usize>) -> Option<Self> {
+        let config = shared.attention.config();
+        let window = config.window().size().filter(|_| sinks > 0)?;
+        let last = sinks.saturating_add(window.get() - 1);
+        let attention = Attention::new(config.with_sinks(sinks)).ok()?;
+        Some(Self { attention, positions, last })
+    }
+
+    /// Rotates a copy of the queries.
+    fn rotate(
+        &self,
+        rope: &Rope,
+        q: ArrayView3<'_, f32>,
+        scratch: &mut AttendScratch,
+    ) -> Result<(), ModelError> {
+        let places = self.positions.clone().map(|position| position.min(self.last));
+        rope.angles_into(places, &mut scratch.sink_angles);
+        scratch.sink_queries.clear();
+        scratch.sink_queries.extend(q.iter());
+        let copy = ArrayViewMut3::from_shape(q.dim(), &mut scratch.sink_queries)?;
+        rope.apply(copy, &scratch.sink_angles)?;
         Ok(())
     }
 }
@@ -128,7 +183,7 @@ impl Layer {
             k: scratch.k.heads(n, config.n_kv_heads)?,
             v: v.view(),
             out: scratch.attended.heads(n, config.n_heads)?,
-            scratch: &scratch.attention,
+            scratch: &mut scratch.attend,
         };
         history.attend(shared, heads)?;
         let attended = scratch.attended.rows(n)?;

@@ -53,6 +53,15 @@ fn front(data: &mut [f32], n: usize) -> &mut [f32] {
     &mut data[..n]
 }
 
+/// The memory of one layer's attention.
+#[derive(Debug, Default)]
+pub(crate) struct AttendScratch {
+    pub(crate) attention: mistral_attention::Scratch,
+    /// `(tokens, n_heads, head_dim)`: the queries that meet sinks. Empty in sessions without.
+    pub(crate) sink_queries: Vec<f32>,
+    pub(crate) sink_angles: RopeAngles,
+}
+
 /// Buffers for chunks of up to a given number of tokens.
 ///
 /// Cost: `4 * max_chunk * (2 * dim + 2 * n_heads * head_dim + 2 * n_kv_heads * head_dim +
@@ -80,8 +89,8 @@ pub struct Scratch {
     pub(crate) angles: RopeAngles,
     /// Inputs of a matrix, rounded to integers; empty where weights are floats.
     pub(crate) activations: Activations,
-    /// Working memory of attention.
-    pub(crate) attention: mistral_attention::Scratch,
+    /// What attention needs.
+    pub(crate) attend: AttendScratch,
 }
 
 impl Scratch {
@@ -107,7 +116,7 @@ impl Scratch {
             up: buffer(config.hidden_dim)?,
             angles: RopeAngles::default(),
             activations: Activations::default(),
-            attention: mistral_attention::Scratch::default(),
+            attend: AttendScratch::default(),
         })
     }
 }

@@ -23,11 +23,15 @@ pub struct SessionOptions {
     /// Most tokens that pass through the layers together. Default 512. It changes speed and
     /// scratch memory, never a bit of the result.
     pub max_chunk: usize,
+    /// How many of the first tokens every later one sees, however far back they lie, in a model
+    /// with a window (StreamingLLM, arXiv:2309.17453). Default 0. They take
+    /// `sinks` positions of memory beside the window.
+    pub sinks: usize,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { kv_dtype: KvFormat::F16, max_chunk: 512 }
+        Self { kv_dtype: KvFormat::F16, max_chunk: 512, sinks: 0 }
     }
 }
 
@@ -115,7 +119,7 @@ impl<M: Borrow<Transformer>> Session<M> {
         // A chunk longer than any sequence would only take memory.
         let longest = if config.window.size().is_some() { usize::MAX } else { config.context_len };
         let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
-        let cache = config.cache().with_max_chunk(options.max_chunk);
+        let cache = config.cache().with_max_chunk(options.max_chunk).with_sinks(options.sinks);
         fn one<E: KvElement>(
             config: mistral_kvcache::CacheConfig,
         ) -> Result<(RollingKvCache<E>, SequenceId), ModelError> {

@@ -72,7 +72,7 @@ impl Arrays {
 }
 
 fn options(max_chunk: usize) -> SessionOptions {
-    SessionOptions { kv_dtype: KvFormat::F32, max_chunk }
+    SessionOptions { kv_dtype: KvFormat::F32, max_chunk, ..Default::default() }
 }
 
 /// Logits of every position, the tokens taken in chunks.

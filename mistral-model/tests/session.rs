@@ -41,7 +41,7 @@ fn tokens(n: usize) -> Vec<u32> {
 }
 
 fn options(kv_dtype: impl Into<KvFormat>, max_chunk: usize) -> SessionOptions {
-    SessionOptions { kv_dtype: kv_dtype.into(), max_chunk }
+    SessionOptions { kv_dtype: kv_dtype.into(), max_chunk, ..Default::default() }
 }
 
 /// Logits of every position, as bits.
@@ -285,4 +285,34 @@ fn a_batch_refuses_what_does_not_belong_together_and_appends_nothing() {
     assert!(matches!(unknown, Err(ModelError::UnknownToken { .. })));
     assert_eq!((first.position(), second.position(), other.position()), (0, 0, 0));
     batch.decode::<&Transformer>(&mut [], &[]).unwrap();
+}
+
+#[test]
+fn sinks_are_seen_from_afar_and_change_no_bit_of_the_rest() {
+    const SINKS: usize = 3;
+    let model = windowed();
+    let tokens = tokens(6 * W);
+    let with = |sinks, kv_dtype, max_chunk| {
+        let options = SessionOptions { kv_dtype, max_chunk, sinks };
+        all_bits(&model, &tokens, options)
+    };
+    for kv_dtype in KvFormat::ALL {
+        let whole = with(SINKS, kv_dtype, tokens.len());
+        for chunk in [1, 2, W, W + SINKS, 3 * W] {
+            assert!(with(SINKS, kv_dtype, chunk) == whole, "{kv_dtype}, chunks of {chunk}");
+        }
+        // Up to a full window nothing has left it.
+        let without = with(0, kv_dtype, 7);
+        let vocab_size = model.config().vocab_size;
+        assert_eq!(whole[..W * vocab_size], without[..W * vocab_size]);
+        assert_ne!(whole[W * vocab_size..], without[W * vocab_size..]);
+    }
+    // No byte more for the length of the text.
+    let options = SessionOptions { sinks: SINKS, max_chunk: 4, ..Default::default() };
+    let mut session = Session::new(&model, options).unwrap();
+    let bytes = session.cache_bytes();
+    for _ in 0..20 {
+        session.prefill(&tokens).unwrap();
+    }
+    assert_eq!(session.cache_bytes(), bytes);
 }

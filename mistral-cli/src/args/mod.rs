@@ -114,7 +114,11 @@ impl ComputeArgs {
     /// Options for a sequence that starts with `tokens` tokens.
     pub(crate) fn session(&self, kv_dtype: KvFormat, tokens: usize) -> SessionOptions {
         // A chunk longer than the prompt would only take memory.
-        SessionOptions { kv_dtype, max_chunk: self.chunk.get().min(tokens.max(1)) }
+        SessionOptions {
+            kv_dtype,
+            max_chunk: self.chunk.get().min(tokens.max(1)),
+            ..Default::default()
+        }
     }
 }
 

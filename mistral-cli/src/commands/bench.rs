@@ -163,6 +163,7 @@ fn measure(
     let options = SessionOptions {
         kv_dtype: args.kv_dtype,
         max_chunk: args.chunk.get().min(prompt.max(args.depth)),
+        ..SessionOptions::default()
     };
     let text = tokens(args.depth + prompt, config.vocab_size);
     let (before, prompt_tokens) = text.split_at(args.depth);

@@ -1,7 +1,5 @@
 //! Rotary position embedding (arXiv:2104.09864).
 
-use std::ops::Range;
-
 use ndarray::ArrayViewMut3;
 
 use super::{by_rows, contiguous, expect};
@@ -37,7 +35,7 @@ pub struct Rope {
     layout: RopeLayout,
 }
 
-/// Cosines and sines for a range of positions: made once a forward pass, used by every layer.
+/// Cosines and sines of some positions: made once a forward pass, used by every layer.
 #[derive(Debug, Clone, Default)]
 pub struct RopeAngles {
     /// `(positions, head_dim / 2)`, row by row.
@@ -65,7 +63,7 @@ impl Rope {
     }
 
     /// Angles of `positions`.
-    pub fn angles(&self, positions: Range<usize>) -> RopeAngles {
+    pub fn angles(&self, positions: impl IntoIterator<Item = usize>) -> RopeAngles {
         let mut angles = RopeAngles::default();
         self.angles_into(positions, &mut angles);
         angles
@@ -74,11 +72,12 @@ impl Rope {
     /// Angles of `positions`, in memory that is used again.
     ///
     /// An angle is a product in f64, so it is as exact at position 32767 as at 0.
-    pub fn angles_into(&self, positions: Range<usize>, angles: &mut RopeAngles) {
-        angles.positions = positions.len();
+    pub fn angles_into(&self, positions: impl IntoIterator<Item = usize>, angles: &mut RopeAngles) {
+        angles.positions = 0;
         angles.cos.clear();
         angles.sin.clear();
         for position in positions {
+            angles.positions += 1;
             for frequency in &self.frequencies {
                 let (sin, cos) = (position as f64 * frequency).sin_cos();
                 angles.cos.push(cos as f32);
