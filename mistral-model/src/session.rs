@@ -2,6 +2,7 @@
 
 mod cache;
 mod chunks;
+mod fork;
 mod options;
 mod rewind;
 

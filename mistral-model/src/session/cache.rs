@@ -74,6 +74,16 @@ impl Cache {
         with_store!(self, store => store.rewind(tokens))
     }
 
+    /// Another cache with what the sequence had at `position`, in shared memory.
+    pub(super) fn fork_at(&self, position: usize) -> Result<Self, ModelError> {
+        Ok(match self {
+            Self::F32(store) => Self::F32(store.fork_at(position)?),
+            Self::F16(store) => Self::F16(store.fork_at(position)?),
+            Self::BF16(store) => Self::BF16(store.fork_at(position)?),
+            Self::Int8(store) => Self::Int8(store.fork_at(position)?),
+        })
+    }
+
     /// Takes back what layers have of a chunk that was begun at `start`: whether that was exact.
     pub(crate) fn undo_chunk(&mut self, start: usize) -> bool {
         with_store!(self, store => store.undo_chunk(start))
@@ -158,6 +168,21 @@ impl<E: KvElement> Store<E> {
     fn rewind(&mut self, tokens: usize) -> Result<(), ModelError> {
         match self {
             Self::Rolling(cache, id) => Ok(cache.rewind(*id, tokens)?),
+            Self::HeavyHitters(_) => Err(ModelError::HeavyHitters { what: "a rewind" }),
+        }
+    }
+
+    fn fork_at(&self, position: usize) -> Result<Self, ModelError> {
+        match self {
+            Self::Rolling(cache, id) => {
+                let mut cache = cache.clone();
+                let fork = cache.fork_at(*id, position)?;
+                cache.remove_sequence(*id)?;
+                Ok(Self::Rolling(cache, fork))
+            }
+            Self::HeavyHitters(cache) if position == cache.position() => {
+                Ok(Self::HeavyHitters(cache.clone()))
+            }
             Self::HeavyHitters(_) => Err(ModelError::HeavyHitters { what: "a rewind" }),
         }
     }
