@@ -6,6 +6,7 @@ use mistral_kvcache::CacheError;
 
 use crate::config::ConfigError;
 use crate::generate::SamplerError;
+use crate::session::SessionOptions;
 use crate::weights::WeightsError;
 
 /// A model that cannot be made, or a step that cannot be taken.
@@ -93,6 +94,17 @@ pub enum ModelError {
         position: usize,
         /// Most that can be taken back, but for all of them.
         most: usize,
+    },
+    /// A session of another model.
+    #[error("the session belongs to another model, expected one of the very model it runs with")]
+    ForeignSession,
+    /// A session whose keys and values are kept in another way.
+    #[error("the session's options are {found:?}, expected {expected:?}")]
+    OtherOptions {
+        /// The session's.
+        found: SessionOptions,
+        /// Those of the sessions that it was to join.
+        expected: SessionOptions,
     },
     /// What does not go with forgetting what gets little attention.
     #[error(

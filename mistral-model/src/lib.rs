@@ -25,7 +25,7 @@ pub use mistral_core::ops::RopeLayout;
 pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::RollingKvCache;
 pub use scratch::Scratch;
-pub use session::{HeavyHitters, Session, SessionOptions};
+pub use session::{HeavyHitters, PrefixCache, Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;

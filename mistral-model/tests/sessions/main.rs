@@ -5,6 +5,7 @@
 mod fork;
 mod heavy_hitters;
 mod reference;
+mod reuse;
 mod rewind;
 mod tiny;
 mod windows;
