@@ -2,7 +2,7 @@
 
 use mistral_attention::AttentionError;
 use mistral_core::{MatrixError, OpError};
-use mistral_kvcache::CacheError;
+use mistral_kvcache::{CacheError, SnapshotError};
 
 use crate::config::ConfigError;
 use crate::generate::SamplerError;
@@ -94,6 +94,21 @@ pub enum ModelError {
         position: usize,
         /// Most that can be taken back, but for all of them.
         most: usize,
+    },
+    /// A session cannot be saved, or a snapshot of one not be restored.
+    #[error("the session cannot be saved or restored")]
+    Snapshot {
+        /// Why.
+        #[from]
+        source: SnapshotError,
+    },
+    /// A snapshot whose tokens are not those of its keys and values.
+    #[error("the snapshot has {found} tokens for {position} positions: no session has saved it")]
+    SnapshotTokens {
+        /// Tokens.
+        found: usize,
+        /// Positions, expected one for each token.
+        position: usize,
     },
     /// A session of another model.
     #[error("the session belongs to another model, expected one of the very model it runs with")]

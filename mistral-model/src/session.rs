@@ -7,12 +7,14 @@ mod options;
 mod prefixes;
 mod reuse;
 mod rewind;
+mod snapshot;
 
 use std::borrow::Borrow;
 
 pub(crate) use self::cache::Cache;
 pub use self::options::{HeavyHitters, SessionOptions};
 pub use self::prefixes::PrefixCache;
+use crate::config::Config;
 use crate::error::ModelError;
 use crate::generate::{Generator, Sampler};
 use crate::history::SequenceCache;
@@ -70,13 +72,23 @@ impl<M: Borrow<Transformer>> Session<M> {
         options: SessionOptions,
         tokens: usize,
     ) -> Result<Self, ModelError> {
+        Self::with_cache(model, options, tokens, Cache::new)
+    }
+
+    /// A session on a cache that is made for it.
+    fn with_cache(
+        model: M,
+        options: SessionOptions,
+        buffers: usize,
+        cache: impl FnOnce(&Config, &SessionOptions) -> Result<Cache, ModelError>,
+    ) -> Result<Self, ModelError> {
         let config = model.borrow().config();
         options.check()?;
         // A chunk longer than any sequence would only take memory.
         let longest = config.cache().limit().unwrap_or(usize::MAX);
         let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
-        let cache = Cache::new(config, &options)?;
-        let scratch = Scratch::new(config, options.max_chunk.min(tokens))?;
+        let cache = cache(config, &options)?;
+        let scratch = Scratch::new(config, options.max_chunk.min(buffers))?;
         let logits = vec![0.0; config.vocab_size];
         let (tokens, has_logits, interrupted) = (Vec::new(), false, false);
         Ok(Self { model, options, cache, scratch, tokens, logits, has_logits, interrupted })

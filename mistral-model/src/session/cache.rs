@@ -1,10 +1,12 @@
 //! The cache of a session: one sequence, in one of the formats, kept in one of the ways.
 
+use std::path::Path;
+
 use mistral_core::half::{bf16, f16};
 use mistral_core::kv::{Int8, KvElement, KvFormat};
 use mistral_core::ops::RopeAngles;
 use mistral_kvcache::{
-    CacheError, HeavyHitterCache, HeavyHitterConfig, RollingKvCache, SequenceId,
+    CacheConfig, CacheError, HeavyHitterCache, HeavyHitterConfig, RollingKvCache, SequenceId,
 };
 
 use super::SessionOptions;
@@ -51,6 +53,46 @@ impl Cache {
             KvFormat::Int8 => Self::Int8(Store::new(config, options)?),
             KvFormat::BF16 => Self::BF16(Store::new(config, options)?),
             _ => Self::F16(Store::new(config, options)?),
+        })
+    }
+
+    /// A cache with the sequence of a snapshot, and its tokens.
+    pub(super) fn restore_file(
+        config: &Config,
+        options: &SessionOptions,
+        fingerprint: [u8; 32],
+        path: &Path,
+    ) -> Result<(Self, Vec<u32>), ModelError> {
+        fn store<E: KvElement>(
+            config: CacheConfig,
+            (fingerprint, path): ([u8; 32], &Path),
+            tokens: &mut Vec<u32>,
+        ) -> Result<Store<E>, ModelError> {
+            let mut cache = RollingKvCache::new(config)?;
+            let (id, saved) = cache.restore_file(fingerprint, path)?;
+            *tokens = saved;
+            Ok(Store::Rolling(cache, id))
+        }
+        let (config, from, mut tokens) = (options.cache(config), (fingerprint, path), Vec::new());
+        let cache = match options.kv_dtype {
+            KvFormat::F32 => Self::F32(store(config, from, &mut tokens)?),
+            KvFormat::Int8 => Self::Int8(store(config, from, &mut tokens)?),
+            KvFormat::BF16 => Self::BF16(store(config, from, &mut tokens)?),
+            _ => Self::F16(store(config, from, &mut tokens)?),
+        };
+        Ok((cache, tokens))
+    }
+
+    /// Writes the sequence and its tokens.
+    pub(super) fn save_file(
+        &self,
+        fingerprint: [u8; 32],
+        tokens: &[u32],
+        path: &Path,
+    ) -> Result<(), ModelError> {
+        with_store!(self, store => match store {
+            Store::Rolling(cache, id) => Ok(cache.save_file(*id, fingerprint, tokens, path)?),
+            Store::HeavyHitters(_) => Err(ModelError::HeavyHitters { what: "a snapshot" }),
         })
     }
 

@@ -7,5 +7,6 @@ mod heavy_hitters;
 mod reference;
 mod reuse;
 mod rewind;
+mod snapshot;
 mod tiny;
 mod windows;
