@@ -2,10 +2,11 @@
 
 use mistral_attention::AttentionError;
 use mistral_core::{MatrixError, OpError};
-use mistral_kvcache::CacheError;
+use mistral_kvcache::{CacheError, SnapshotError};
 
 use crate::config::ConfigError;
 use crate::generate::SamplerError;
+use crate::session::SessionOptions;
 use crate::weights::WeightsError;
 
 /// A model that cannot be made, or a step that cannot be taken.
@@ -81,6 +82,54 @@ pub enum ModelError {
     /// A chunk ended half way and could not be taken back.
     #[error("an earlier error left the session half way through a chunk: call `reset` first")]
     Interrupted,
+    /// More tokens to be taken back than can be.
+    #[error(
+        "{tokens} of {position} tokens cannot be taken back, expected at most {most}, or all: keep \
+         more with `rewind_slack`, or reset and prefill again"
+    )]
+    RewindTooFar {
+        /// Tokens to be taken back.
+        tokens: usize,
+        /// Tokens in the session.
+        position: usize,
+        /// Most that can be taken back, but for all of them.
+        most: usize,
+    },
+    /// A session cannot be saved, or a snapshot of one not be restored.
+    #[error("the session cannot be saved or restored")]
+    Snapshot {
+        /// Why.
+        #[from]
+        source: SnapshotError,
+    },
+    /// A snapshot whose tokens are not those of its keys and values.
+    #[error("the snapshot has {found} tokens for {position} positions: no session has saved it")]
+    SnapshotTokens {
+        /// Tokens.
+        found: usize,
+        /// Positions, expected one for each token.
+        position: usize,
+    },
+    /// A session of another model.
+    #[error("the session belongs to another model, expected one of the very model it runs with")]
+    ForeignSession,
+    /// A session whose keys and values are kept in another way.
+    #[error("the session's options are {found:?}, expected {expected:?}")]
+    OtherOptions {
+        /// The session's.
+        found: SessionOptions,
+        /// Those of the sessions that it was to join.
+        expected: SessionOptions,
+    },
+    /// What does not go with forgetting what gets little attention.
+    #[error(
+        "a session with heavy hitters cannot have {what}, for what it evicts is gone: leave out \
+         `heavy_hitters`"
+    )]
+    HeavyHitters {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// No memory for a chunk.
     #[error("no memory for chunks of {tokens} tokens of {features} features: lower max_chunk")]
     OutOfMemory {
