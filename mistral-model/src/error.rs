@@ -28,6 +28,17 @@ pub enum ModelError {
         /// Most tokens.
         capacity: usize,
     },
+    /// A request that does not fit into the memory set aside for caches.
+    #[error(
+        "the cache of the request takes up to {needed} bytes, and {budget} can be had: raise \
+         max_cache_bytes, or lower max_tokens or the prompt"
+    )]
+    CacheBudget {
+        /// Bytes of its keys and values.
+        needed: usize,
+        /// Bytes that could be had.
+        budget: usize,
+    },
     /// A session of another model.
     #[error("the session belongs to another model, expected one of the very model it runs with")]
     ForeignSession,

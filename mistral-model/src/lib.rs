@@ -7,6 +7,7 @@ mod error;
 pub mod generate;
 mod layer;
 mod random;
+pub mod scheduler;
 mod scratch;
 pub mod session;
 #[cfg(feature = "tokenizer")]
@@ -23,6 +24,7 @@ pub use mistral_core::kv::{KvFormat, UnknownKvFormat};
 pub use mistral_core::ops::RopeLayout;
 pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::RollingKvCache;
+pub use scheduler::{Request, Scheduler, SchedulerOptions};
 pub use scratch::Scratch;
 pub use session::{Session, SessionOptions};
 #[cfg(feature = "tokenizer")]

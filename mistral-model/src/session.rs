@@ -1,5 +1,7 @@
 //! One sequence: its cache, its position, its scratch memory.
 
+mod branch;
+
 use std::borrow::Borrow;
 
 use mistral_core::half::{bf16, f16};
@@ -9,6 +11,7 @@ use mistral_core::threads;
 use mistral_kvcache::{ChunkPlan, RollingKvCache, SequenceId};
 use ndarray::ArrayView2;
 
+use crate::config::Config;
 use crate::error::ModelError;
 use crate::generate::{Generator, Sampler};
 use crate::layer::{CacheSlot, Heads, History, Shared};
@@ -101,6 +104,38 @@ impl Cache {
         })
     }
 
+    /// Whether a branch can begin with the first `len` tokens.
+    pub(crate) fn can_branch(&self, len: usize) -> bool {
+        with_cache!(self, cache, id => {
+            let least = cache.reaches_back_to(*id).unwrap_or(usize::MAX);
+            len <= self.position() && (len >= least || len == 0)
+        })
+    }
+
+    /// Another cache with the first `len` tokens, in the same memory until one side writes.
+    pub(crate) fn branch(&self, len: usize) -> Result<Self, ModelError> {
+        fn of<E: KvElement>(
+            cache: &RollingKvCache<E>,
+            id: SequenceId,
+            len: usize,
+        ) -> Result<(RollingKvCache<E>, SequenceId), ModelError> {
+            let mut cache = cache.clone();
+            let branch = cache.fork_at(id, len)?;
+            cache.remove_sequence(id)?;
+            Ok((cache, branch))
+        }
+        Ok(match self {
+            Self::F32(cache, id) => of(cache, *id, len).map(|(cache, id)| Self::F32(cache, id))?,
+            Self::F16(cache, id) => of(cache, *id, len).map(|(cache, id)| Self::F16(cache, id))?,
+            Self::BF16(cache, id) => {
+                of(cache, *id, len).map(|(cache, id)| Self::BF16(cache, id))?
+            }
+            Self::Int8(cache, id) => {
+                of(cache, *id, len).map(|(cache, id)| Self::Int8(cache, id))?
+            }
+        })
+    }
+
     /// Takes back what layers have of a chunk that was begun at `start`: whether that was exact.
     pub(crate) fn undo_chunk(&mut self, start: usize) -> bool {
         with_cache!(self, cache, id => {
@@ -125,10 +160,20 @@ impl<M: Borrow<Transformer>> Session<M> {
         if options.max_chunk == 0 {
             return Err(ModelError::ZeroChunk);
         }
+        let longest = longest_chunk(model.borrow().config());
+        let scratch = Scratch::new(model.borrow().config(), options.max_chunk.min(longest))?;
+        Self::with_scratch(model, options, scratch)
+    }
+
+    /// As [`new`](Self::new), with given memory for passes.
+    fn with_scratch(
+        model: M,
+        options: SessionOptions,
+        scratch: Scratch,
+    ) -> Result<Self, ModelError> {
         let config = model.borrow().config();
-        // A chunk longer than any sequence would only take memory.
-        let longest = if config.window.size().is_some() { usize::MAX } else { config.context_len };
-        let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
+        let max_chunk = options.max_chunk.min(longest_chunk(config));
+        let options = SessionOptions { max_chunk, ..options };
         let cache = config.cache().with_max_chunk(options.max_chunk).with_sinks(options.sinks);
         fn one<E: KvElement>(
             config: mistral_kvcache::CacheConfig,
@@ -143,7 +188,6 @@ impl<M: Borrow<Transformer>> Session<M> {
             KvFormat::BF16 => one(cache).map(|(cache, id)| Cache::BF16(cache, id)),
             _ => one(cache).map(|(cache, id)| Cache::F16(cache, id)),
         }?;
-        let scratch = Scratch::new(config, options.max_chunk)?;
         let logits = vec![0.0; config.vocab_size];
         Ok(Self { model, options, cache, scratch, logits, interrupted: false })
     }
@@ -340,6 +384,11 @@ impl<M: Borrow<Transformer>> Session<M> {
         self.interrupted = done.is_err() && !self.cache.undo_chunk(start);
         done
     }
+}
+
+/// A chunk longer than any sequence would only take memory.
+fn longest_chunk(config: &Config) -> usize {
+    config.cache().limit().unwrap_or(usize::MAX)
 }
 
 /// Whose logits a chunk is run for.
