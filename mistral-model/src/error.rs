@@ -39,6 +39,9 @@ pub enum ModelError {
         /// Bytes that could be had.
         budget: usize,
     },
+    /// An engine asked by a part of itself.
+    #[error("the engine is in the middle of a step: a filter cannot ask it for tokens")]
+    Busy,
     /// A session of another model.
     #[error("the session belongs to another model, expected one of the very model it runs with")]
     ForeignSession,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use mistral_model::scheduler::{Finish, Progress, RequestId};
+use mistral_model::scheduler::{Engine, Finish, Progress, RequestId};
 use mistral_model::{
     Config, KvFormat, ModelError, Request, Sampler, SamplerOptions, Scheduler, SchedulerOptions,
     Session, SessionOptions, Transformer, WeightFormat, Window,
@@ -344,6 +344,30 @@ fn a_text_ends_for_the_reason_it_would_have_alone() {
         let story = &stories[&id];
         assert_eq!((story.tokens.len(), story.finish), (n, Some(finish)));
     }
+}
+
+#[test]
+fn iterators_over_one_engine_write_what_they_write_alone_and_dropping_one_frees_its_memory() {
+    let model = windowed();
+    let engine = Engine::new(&model, options(16, 4)).unwrap();
+    let request = |seed| Request::new(tokens(12, seed), sampler(7)).ignore_eos().max_tokens(11);
+    let mut streams: Vec<_> = (0..3).map(|seed| engine.generate(request(seed)).unwrap()).collect();
+    // The budget is shared: it takes three steps to read.
+    let first = streams[2].next().unwrap().unwrap();
+    let one = Session::new(&model, options(16, 4).session).unwrap().cache_bytes();
+    assert_eq!(engine.cache_bytes(), Some(3 * one));
+    drop(streams.remove(1));
+    assert_eq!(engine.cache_bytes(), Some(2 * one));
+    let mut last = streams.pop().unwrap();
+    let mut written = vec![first];
+    written.extend(last.by_ref().map(Result::unwrap));
+    assert_eq!((written, last.finish()), (alone(&model, &request(2)).0, Some(Finish::MaxTokens)));
+    // It went along with the other and is complete: its tokens wait.
+    assert_eq!(engine.cache_bytes(), Some(0));
+    let waiting = streams.pop().unwrap();
+    let written: Vec<u32> = waiting.map(Result::unwrap).collect();
+    assert_eq!(written, alone(&model, &request(0)).0);
+    assert!(engine.generate(Request::new([], sampler(1))).is_err());
 }
 
 #[test]

@@ -2,8 +2,10 @@
 //!
 //! Source: the iteration-level scheduling of Orca (Yu et al., OSDI 2022), with prompts read in
 //! pieces between the decode steps of others (Sarathi, arXiv:2308.16369). Its [`Batch`] computes;
-//! here is decided who takes part in which pass.
+//! here is decided who takes part in which pass. [`Scheduler`] tells by events what happened;
+//! [`Engine`] has an iterator for each request.
 
+mod engine;
 mod request;
 mod sequence;
 mod shares;
@@ -12,6 +14,7 @@ mod step;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 
+pub use self::engine::{Completion, Engine};
 pub use self::request::{Event, Finish, Progress, Request, RequestId};
 use self::sequence::Sequence;
 use crate::batch::Batch;
