@@ -5,6 +5,7 @@ mod batch;
 pub mod config;
 mod error;
 pub mod generate;
+mod history;
 mod layer;
 mod random;
 pub mod scheduler;
@@ -26,7 +27,7 @@ pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::RollingKvCache;
 pub use scheduler::{Request, Scheduler, SchedulerOptions};
 pub use scratch::Scratch;
-pub use session::{Session, SessionOptions};
+pub use session::{HeavyHitters, Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;

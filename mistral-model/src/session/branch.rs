@@ -15,9 +15,8 @@ impl SessionOptions {
         config: &Config,
         tokens: usize,
     ) -> Result<usize, ModelError> {
-        let cache = config.cache();
-        let max_chunk = self.max_chunk.min(cache.limit().unwrap_or(usize::MAX));
-        let cache = cache.with_max_chunk(max_chunk).with_sinks(self.sinks);
+        let max_chunk = self.max_chunk.min(config.cache().limit().unwrap_or(usize::MAX));
+        let cache = Self { max_chunk, ..*self }.cache(config);
         Ok(cache.plan(self.kv_dtype, 1, tokens)?)
     }
 }
@@ -31,15 +30,24 @@ impl<M: Borrow<Transformer> + Clone> Session<M> {
 
     /// Whether [`branch`](Self::branch) would succeed.
     pub(crate) fn can_branch(&self, len: usize) -> bool {
-        self.cache.can_branch(len)
+        let oldest = self.cache.reaches_back_to();
+        len <= self.position() && oldest.is_ok_and(|oldest| len >= oldest)
     }
 
     /// Another session for batches, with the first `len` tokens of this one. There are no logits
     /// until it is given a token.
     pub(crate) fn branch(&self, len: usize) -> Result<Self, ModelError> {
+        self.check_whole()?;
         let scratch = Scratch::new(self.model().config(), 0)?;
-        let logits = vec![0.0; self.logits.len()];
-        let (model, options, cache) = (self.model.clone(), self.options, self.cache.branch(len)?);
-        Ok(Self { model, options, cache, scratch, logits, interrupted: false })
+        Ok(Self {
+            model: self.model.clone(),
+            options: self.options,
+            cache: self.cache.branch(len)?,
+            scratch,
+            tokens: self.tokens.get(..len).unwrap_or_default().to_vec(),
+            logits: vec![0.0; self.logits.len()],
+            has_logits: false,
+            interrupted: false,
+        })
     }
 }
