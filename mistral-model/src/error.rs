@@ -114,6 +114,23 @@ pub enum ModelError {
         /// Most that can be taken back, but for all of them.
         most: usize,
     },
+    /// Guesses that could not be taken back.
+    #[error(
+        "the window leaves no room to take back guesses: expected a session with a rewind_slack \
+         of the most guesses in a pass, {wanted}"
+    )]
+    NoRewindSlack {
+        /// Most guesses in a pass.
+        wanted: usize,
+    },
+    /// A draft model whose tokens are others.
+    #[error("the draft model has a vocabulary of {found} tokens, expected {expected} as the model")]
+    DraftVocabulary {
+        /// Its size.
+        found: usize,
+        /// The model's.
+        expected: usize,
+    },
     /// What does not go with forgetting what gets little attention.
     #[error(
         "a session with heavy hitters cannot have {what}, for what it evicts is gone: leave out \

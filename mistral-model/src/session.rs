@@ -11,7 +11,7 @@ use std::borrow::Borrow;
 pub(crate) use self::cache::Cache;
 pub use self::options::{HeavyHitters, SessionOptions};
 use crate::error::ModelError;
-use crate::generate::{Generator, Sampler};
+use crate::generate::{Drafter, Generator, Sampler, SpeculationOptions, SpeculativeGenerator};
 use crate::history::SequenceCache;
 use crate::scratch::Scratch;
 use crate::transformer::Transformer;
@@ -140,6 +140,22 @@ impl<M: Borrow<Transformer>> Session<M> {
     ) -> Result<Generator<'_, M>, ModelError> {
         self.prefill(prompt)?;
         Ok(Generator::new(self, sampler))
+    }
+
+    /// As [`generate`](Self::generate), with several tokens a pass where `drafter` guesses them.
+    /// The text is the same. [`SpeculativeGenerator::new`] has options.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefill`](Self::prefill) and [`SpeculativeGenerator::new`].
+    pub fn generate_speculative<D: Drafter>(
+        &mut self,
+        prompt: &[u32],
+        sampler: Sampler,
+        drafter: D,
+    ) -> Result<SpeculativeGenerator<'_, M, D>, ModelError> {
+        self.prefill(prompt)?;
+        SpeculativeGenerator::new(self, sampler, drafter, SpeculationOptions::default())
     }
 
     /// Goes on from where the sequence stands: [`generate`](Self::generate) without a prompt.
