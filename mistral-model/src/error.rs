@@ -13,19 +13,39 @@ use crate::weights::WeightsError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// Sessions that cannot be decoded together.
-    #[error(
-        "a batch of {capacity} was given {sessions} sessions and {tokens} tokens, expected a token for \
-         each of at most {capacity} sessions, all of the batch's own model"
-    )]
+    /// Sessions and tokens that do not go together.
+    #[error("{sessions} sessions and {tokens} tokens to decode, expected a token for each session")]
     Batch {
         /// Sessions given.
         sessions: usize,
         /// Tokens given.
         tokens: usize,
-        /// Most sessions.
+    },
+    /// More than a batch has memory for.
+    #[error("{tokens} tokens in one pass of a batch that was made for {capacity}: make it larger")]
+    BatchFull {
+        /// Tokens given.
+        tokens: usize,
+        /// Most tokens.
         capacity: usize,
     },
+    /// A request that does not fit into the memory set aside for caches.
+    #[error(
+        "the cache of the request takes up to {needed} bytes, and {budget} can be had: raise \
+         max_cache_bytes, or lower max_tokens or the prompt"
+    )]
+    CacheBudget {
+        /// Bytes of its keys and values.
+        needed: usize,
+        /// Bytes that could be had.
+        budget: usize,
+    },
+    /// An engine asked by a part of itself.
+    #[error("the engine is in the middle of a step: a filter cannot ask it for tokens")]
+    Busy,
+    /// A session of another model.
+    #[error("the session belongs to another model, expected one of the very model it runs with")]
+    ForeignSession,
     /// The configuration is wrong.
     #[error("the configuration cannot be used")]
     Config {
@@ -110,9 +130,6 @@ pub enum ModelError {
         /// Positions, expected one for each token.
         position: usize,
     },
-    /// A session of another model.
-    #[error("the session belongs to another model, expected one of the very model it runs with")]
-    ForeignSession,
     /// A session whose keys and values are kept in another way.
     #[error("the session's options are {found:?}, expected {expected:?}")]
     OtherOptions {
@@ -120,6 +137,23 @@ pub enum ModelError {
         found: SessionOptions,
         /// Those of the sessions that it was to join.
         expected: SessionOptions,
+    },
+    /// Guesses that could not be taken back.
+    #[error(
+        "the window leaves no room to take back guesses: expected a session with a rewind_slack \
+         of the most guesses in a pass, {wanted}"
+    )]
+    NoRewindSlack {
+        /// Most guesses in a pass.
+        wanted: usize,
+    },
+    /// A draft model whose tokens are others.
+    #[error("the draft model has a vocabulary of {found} tokens, expected {expected} as the model")]
+    DraftVocabulary {
+        /// Its size.
+        found: usize,
+        /// The model's.
+        expected: usize,
     },
     /// What does not go with forgetting what gets little attention.
     #[error(

@@ -9,6 +9,7 @@ pub mod generate;
 mod history;
 mod layer;
 mod random;
+pub mod scheduler;
 mod scratch;
 pub mod session;
 #[cfg(feature = "tokenizer")]
@@ -16,7 +17,7 @@ pub mod tokenizer;
 pub mod transformer;
 pub mod weights;
 
-pub use batch::Batch;
+pub use batch::{Batch, LogitsOf, Turn};
 pub use config::{Config, ConfigError};
 pub use error::ModelError;
 pub use generate::{Generator, Sampler, SamplerOptions};
@@ -25,6 +26,7 @@ pub use mistral_core::kv::{KvFormat, UnknownKvFormat};
 pub use mistral_core::ops::RopeLayout;
 pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::{CacheError, RollingKvCache, SnapshotError};
+pub use scheduler::{Request, Scheduler, SchedulerOptions};
 pub use scratch::Scratch;
 pub use session::{HeavyHitters, PrefixCache, Session, SessionOptions};
 #[cfg(feature = "tokenizer")]

@@ -1,5 +1,6 @@
 //! One sequence: its cache, its position, its scratch memory.
 
+mod batched;
 mod cache;
 mod chunks;
 mod fork;
@@ -16,7 +17,7 @@ pub use self::options::{HeavyHitters, SessionOptions};
 pub use self::prefixes::PrefixCache;
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::generate::{Generator, Sampler};
+use crate::generate::{Drafter, Generator, Sampler, SpeculationOptions, SpeculativeGenerator};
 use crate::history::SequenceCache;
 use crate::scratch::Scratch;
 use crate::transformer::Transformer;
@@ -155,6 +156,22 @@ impl<M: Borrow<Transformer>> Session<M> {
     ) -> Result<Generator<'_, M>, ModelError> {
         self.prefill(prompt)?;
         Ok(Generator::new(self, sampler))
+    }
+
+    /// As [`generate`](Self::generate), with several tokens a pass where `drafter` guesses them.
+    /// The text is the same. [`SpeculativeGenerator::new`] has options.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefill`](Self::prefill) and [`SpeculativeGenerator::new`].
+    pub fn generate_speculative<D: Drafter>(
+        &mut self,
+        prompt: &[u32],
+        sampler: Sampler,
+        drafter: D,
+    ) -> Result<SpeculativeGenerator<'_, M, D>, ModelError> {
+        self.prefill(prompt)?;
+        SpeculativeGenerator::new(self, sampler, drafter, SpeculationOptions::default())
     }
 
     /// Goes on from where the sequence stands: [`generate`](Self::generate) without a prompt.

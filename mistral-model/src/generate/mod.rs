@@ -1,6 +1,7 @@
 //! From logits to text, one file a step.
 //!
 //! - [`Generator`] asks the model for one token after the other.
+//! - [`SpeculativeGenerator`] asks for several at once, where they can be guessed.
 //! - [`Sampler`] draws a token from logits.
 //! - [`TextStream`] turns tokens into text as they come.
 //! - [`StopStrings`] ends a text before a stop string.
@@ -10,6 +11,7 @@ mod error;
 mod generator;
 mod rng;
 mod sampler;
+mod speculative;
 mod stop;
 #[cfg(feature = "tokenizer")]
 mod stream;
@@ -20,6 +22,9 @@ pub use error::{SamplerError, StopError};
 pub use generator::Generator;
 pub(crate) use rng::Xoshiro256;
 pub use sampler::{Sampler, SamplerOptions};
+pub use speculative::{
+    DraftModel, Drafter, PromptLookup, SpeculationOptions, SpeculationStats, SpeculativeGenerator,
+};
 pub use stop::StopStrings;
 #[cfg(feature = "tokenizer")]
 pub use stream::TextStream;

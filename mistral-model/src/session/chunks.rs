@@ -89,6 +89,18 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(())
     }
 
+    /// Appends one chunk, and puts the logits after each of its tokens into `logits`,
+    /// `(tokens, vocab_size)`.
+    pub(crate) fn verify(
+        &mut self,
+        tokens: &[u32],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        self.check(tokens)?;
+        logits.resize(tokens.len() * self.model().config().vocab_size, 0.0);
+        self.chunk(tokens, Wanted::All(logits))
+    }
+
     /// Runs one chunk through all layers. On an error the chunk is taken back, or the session is
     /// marked as interrupted.
     fn chunk(&mut self, tokens: &[u32], wanted: Wanted<'_>) -> Result<(), ModelError> {
