@@ -7,6 +7,7 @@ mod error;
 pub mod generate;
 mod layer;
 mod random;
+pub mod score;
 mod scratch;
 pub mod session;
 #[cfg(feature = "tokenizer")]

@@ -48,6 +48,14 @@ pub enum ScoreError {
         /// Most tokens.
         longest: usize,
     },
+    /// Answers without likelihoods, or none at all.
+    #[error("{texts} answers with {likelihoods} likelihoods, expected one for each of at least one")]
+    Choices {
+        /// Answers.
+        texts: usize,
+        /// Likelihoods.
+        likelihoods: usize,
+    },
     /// Windows that leave out tokens, or never move on.
     #[error("windows of {context} tokens cannot move on by {stride}, expected 1 to {context} - 1")]
     Stride {

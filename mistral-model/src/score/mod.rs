@@ -1,9 +1,9 @@
 //! How likely a model finds a text: log-likelihoods, multiple choice, perplexity.
 //!
 //! - [`Scorer`] gives the log-likelihood of continuations, each after its context
-//!   ([`TokenPair`]); what they have in common is computed once.
-//! - [`Question`] makes pairs of a multiple-choice question as evaluation harnesses do, and
-//!   [`Choices`] says which answer the model takes.
+//!   ([`TokenPair`], which also cuts texts into tokens as evaluation harnesses do). What requests have
+//!   in common is computed once.
+//! - [`Choices`] says which answer to a multiple-choice question the model takes.
 //! - [`Perplexity`] reads a text of any length, as one stream or in overlapping windows.
 //! - [`TextTokens`] cuts a file of any length into tokens, piece by piece.
 //!
@@ -11,7 +11,6 @@
 //! added in the order of the tokens. So every figure has the same bits for any chunk size, any
 //! number of threads and any company of other requests.
 
-#[cfg(feature = "tokenizer")]
 mod choice;
 mod error;
 mod likelihood;
@@ -22,8 +21,7 @@ mod scorer;
 #[cfg(feature = "tokenizer")]
 mod text;
 
-#[cfg(feature = "tokenizer")]
-pub use choice::{Choices, Question};
+pub use choice::Choices;
 pub use error::ScoreError;
 pub use likelihood::LogLikelihood;
 pub use pair::TokenPair;
