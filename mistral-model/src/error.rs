@@ -12,19 +12,25 @@ use crate::weights::WeightsError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// Sessions that cannot be decoded together.
-    #[error(
-        "a batch of {capacity} was given {sessions} sessions and {tokens} tokens, expected a token for \
-         each of at most {capacity} sessions, all of the batch's own model"
-    )]
+    /// Sessions and tokens that do not go together.
+    #[error("{sessions} sessions and {tokens} tokens to decode, expected a token for each session")]
     Batch {
         /// Sessions given.
         sessions: usize,
         /// Tokens given.
         tokens: usize,
-        /// Most sessions.
+    },
+    /// More than a batch has memory for.
+    #[error("{tokens} tokens in one pass of a batch that was made for {capacity}: make it larger")]
+    BatchFull {
+        /// Tokens given.
+        tokens: usize,
+        /// Most tokens.
         capacity: usize,
     },
+    /// A session of another model.
+    #[error("the session belongs to another model, expected one of the very model it runs with")]
+    ForeignSession,
     /// The configuration is wrong.
     #[error("the configuration cannot be used")]
     Config {

@@ -15,7 +15,7 @@ pub mod tokenizer;
 pub mod transformer;
 pub mod weights;
 
-pub use batch::Batch;
+pub use batch::{Batch, LogitsOf, Turn};
 pub use config::{Config, ConfigError};
 pub use error::ModelError;
 pub use generate::{Generator, Sampler, SamplerOptions};

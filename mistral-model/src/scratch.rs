@@ -1,5 +1,7 @@
 //! The memory that a forward pass writes to: allocated once, used by every layer and chunk.
 
+use std::sync::Arc;
+
 use mistral_core::ops::{Activations, RopeAngles};
 use ndarray::{ArrayViewMut2, ArrayViewMut3, ShapeBuilder, ShapeError};
 
@@ -56,10 +58,18 @@ fn front(data: &mut [f32], n: usize) -> &mut [f32] {
 /// The memory of one layer's attention.
 #[derive(Debug, Default)]
 pub(crate) struct AttendScratch {
-    pub(crate) attention: mistral_attention::Scratch,
+    /// Shared by sequences that attend at the same time.
+    pub(crate) attention: Arc<mistral_attention::Scratch>,
     /// `(tokens, n_heads, head_dim)`: the queries that meet sinks. Empty in sessions without.
     pub(crate) sink_queries: Vec<f32>,
     pub(crate) sink_angles: RopeAngles,
+}
+
+impl AttendScratch {
+    /// Memory for another sequence that attends at the same time.
+    pub(crate) fn beside(&self) -> Self {
+        Self { attention: Arc::clone(&self.attention), ..Self::default() }
+    }
 }
 
 /// Buffers for chunks of up to a given number of tokens.

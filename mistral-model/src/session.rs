@@ -100,6 +100,16 @@ impl Cache {
             CacheSlot { cache, sequence: *id, layer, angles }.attend(shared, heads)
         })
     }
+
+    /// Takes back what layers have of a chunk that was begun at `start`: whether that was exact.
+    pub(crate) fn undo_chunk(&mut self, start: usize) -> bool {
+        with_cache!(self, cache, id => {
+            let undone = cache.abandon_chunk(*id).is_ok();
+            // Logits that are none are found when the last layer has committed already.
+            let more = cache.position(*id).unwrap_or_default().saturating_sub(start);
+            undone && (more == 0 || cache.rewind(*id, more).is_ok())
+        })
+    }
 }
 
 impl<M: Borrow<Transformer>> Session<M> {
@@ -323,14 +333,11 @@ impl<M: Borrow<Transformer>> Session<M> {
             Wanted::Last => self.logits.as_mut_slice(),
             Wanted::All(logits) => logits,
         };
-        let (done, undone) = with_cache!(&mut self.cache, cache, id => {
-            let start = cache.position(*id)?;
-            let done = threads::enter(|| forward(model, tokens, (cache, *id), scratch, logits));
-            // Logits that are none are found when the last layer has committed already.
-            let undone = cache.abandon_chunk(*id).is_ok() && cache.position(*id)? == start;
-            (done, undone)
+        let start = self.cache.position();
+        let done = with_cache!(&mut self.cache, cache, id => {
+            threads::enter(|| forward(model, tokens, (cache, *id), scratch, logits))
         });
-        self.interrupted = done.is_err() && !undone;
+        self.interrupted = done.is_err() && !self.cache.undo_chunk(start);
         done
     }
 }

@@ -426,9 +426,13 @@ fn weights_that_are_no_numbers_are_found_where_they_first_show() {
     let mut session = Session::new(&model, SessionOptions::default()).unwrap();
     let error = session.prefill(&[1, 2, 3]).unwrap_err();
     assert!(matches!(error, ModelError::NotFinite { layer: 3, position: 2 }), "{error:?}");
-    assert!(matches!(session.prefill(&[1]), Err(ModelError::Interrupted)));
-    session.reset().unwrap();
     assert_eq!(session.position(), 0);
+    // A chunk that has pushed out what came before it cannot be taken back.
+    let long: Vec<u32> = (0..40).collect();
+    let error = session.prefill(&long).unwrap_err();
+    assert!(matches!(error, ModelError::NotFinite { layer: 3, position: 39 }), "{error:?}");
+    assert_eq!(session.position(), 0);
+    assert!(matches!(session.prefill(&[1]), Err(ModelError::NotFinite { .. })));
 }
 
 #[test]

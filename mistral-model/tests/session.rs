@@ -7,8 +7,8 @@ use std::thread;
 
 use mistral_model::ndarray::Array2;
 use mistral_model::{
-    Batch, Config, DType, KvFormat, ModelError, Sampler, SamplerOptions, Session, SessionOptions,
-    Transformer, WeightFormat, Window,
+    Config, DType, KvFormat, ModelError, Sampler, SamplerOptions, Session, SessionOptions,
+    Transformer, Window,
 };
 
 const W: usize = 5;
@@ -225,66 +225,6 @@ fn random_weights_repeat_for_a_seed_and_give_logits_of_order_one() {
     assert_ne!(of(1), of(2));
     let size = of(1).mapv(|x| x * x).mean().unwrap().sqrt();
     assert!((0.1..10.0).contains(&size), "{size}");
-}
-
-#[test]
-fn a_batch_gives_each_session_the_bits_it_has_alone() {
-    for format in [WeightFormat::BF16, WeightFormat::Q8_0, WeightFormat::Q4_0] {
-        let config = Config {
-            dim: 64,
-            n_heads: 4,
-            head_dim: 16,
-            hidden_dim: 96,
-            ..config(Window::last(5).unwrap())
-        };
-        let model = Transformer::random(&config, format, 5).unwrap();
-        // Unequal lengths, formats of the cache mixed, the window passed in some.
-        let start = |n: usize, kv_dtype| {
-            let mut session = Session::new(&model, options(kv_dtype, 3)).unwrap();
-            session.prefill(&tokens(n)).unwrap();
-            session
-        };
-        let kinds =
-            [(1, KvFormat::F32), (4, KvFormat::F16), (9, KvFormat::Int8), (30, KvFormat::BF16)];
-        let mut alone: Vec<_> = kinds.iter().map(|(n, kind)| start(*n, *kind)).collect();
-        let mut together: Vec<_> = kinds.iter().map(|(n, kind)| start(*n, *kind)).collect();
-        let mut batch = Batch::new(&model, 4).unwrap();
-        for step in 0..7u32 {
-            // Some stay away at times.
-            let mut members: Vec<_> = together.iter_mut().collect();
-            let mut next: Vec<u32> = (0..4).map(|i| 1 + (step * 5 + i) % 40).collect();
-            if step % 3 == 2 {
-                members.remove(1);
-                next.remove(1);
-            }
-            batch.decode(&mut members, &next).unwrap();
-            let mut others: Vec<_> = alone.iter_mut().collect();
-            if step % 3 == 2 {
-                others.remove(1);
-            }
-            for ((member, other), token) in members.iter().zip(others).zip(next) {
-                other.decode(token).unwrap();
-                assert_eq!(member.logits(), other.logits(), "{format} step {step}");
-                assert_eq!(member.position(), other.position());
-            }
-        }
-    }
-}
-
-#[test]
-fn a_batch_refuses_what_does_not_belong_together_and_appends_nothing() {
-    let (model, stranger) = (windowed(), windowed());
-    let mut first = Session::new(&model, SessionOptions::default()).unwrap();
-    let mut second = Session::new(&model, SessionOptions::default()).unwrap();
-    let mut other = Session::new(&stranger, SessionOptions::default()).unwrap();
-    let mut batch = Batch::new(&model, 2).unwrap();
-    let refused = |result| matches!(result, Err(ModelError::Batch { capacity: 2, .. }));
-    assert!(refused(batch.decode(&mut [&mut first, &mut second], &[1])));
-    assert!(refused(batch.decode(&mut [&mut first, &mut other], &[1, 2])));
-    let unknown = batch.decode(&mut [&mut first, &mut second], &[1, 100_000]);
-    assert!(matches!(unknown, Err(ModelError::UnknownToken { .. })));
-    assert_eq!((first.position(), second.position(), other.position()), (0, 0, 0));
-    batch.decode::<&Transformer>(&mut [], &[]).unwrap();
 }
 
 #[test]
