@@ -55,10 +55,10 @@ impl Choices {
             let (texts, likelihoods) = (texts.len(), likelihoods.len());
             return Err(ScoreError::Choices { texts, likelihoods });
         }
-        let answers = texts.iter().map(AsRef::as_ref).map(|text| Answer {
-            bytes: text.len(),
-            characters: text.chars().count(),
-        });
+        let answers = texts
+            .iter()
+            .map(AsRef::as_ref)
+            .map(|text| Answer { bytes: text.len(), characters: text.chars().count() });
         Ok(Self { answers: answers.collect(), likelihoods })
     }
 

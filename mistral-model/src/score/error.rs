@@ -9,47 +9,18 @@ pub enum ScoreError {
     /// The model cannot go on.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The model cannot go on with a request.
+    /// A request that cannot be scored.
     #[error("request {index} cannot be scored")]
     Request {
-        /// Which request.
+        /// Which request, counted from 0.
         index: usize,
         /// Why.
-        source: ModelError,
-    },
-    /// Nothing stands before the continuation.
-    #[error(
-        "request {index} has no context, expected at least one token (the one that begins a \
-         sequence will do)"
-    )]
-    EmptyContext {
-        /// Which request.
-        index: usize,
-    },
-    /// Nothing is to be scored.
-    #[error(
-        "request {index} has no token in its continuation: is its text empty, or does it melt into \
-         the last token of the context?"
-    )]
-    EmptyContinuation {
-        /// Which request.
-        index: usize,
-    },
-    /// More tokens than a model without a window can attend to.
-    #[error(
-        "request {index} has {tokens} tokens, expected at most {longest}: shorten its context, or \
-         drop tokens from its start with `TokenPair::keep_last`"
-    )]
-    RequestTooLong {
-        /// Which request.
-        index: usize,
-        /// Tokens of context and continuation.
-        tokens: usize,
-        /// Most tokens.
-        longest: usize,
+        source: RequestError,
     },
     /// Answers without likelihoods, or none at all.
-    #[error("{texts} answers with {likelihoods} likelihoods, expected one for each of at least one")]
+    #[error(
+        "{texts} answers with {likelihoods} likelihoods, expected one for each of at least one"
+    )]
     Choices {
         /// Answers.
         texts: usize,
@@ -57,7 +28,10 @@ pub enum ScoreError {
         likelihoods: usize,
     },
     /// Windows that leave out tokens, or never move on.
-    #[error("windows of {context} tokens cannot move on by {stride}, expected 1 to {context} - 1")]
+    #[error(
+        "windows of {context} tokens cannot move on by {stride}: expected a stride of at least 1, \
+         and windows that are longer"
+    )]
     Stride {
         /// Tokens of a window.
         context: usize,
@@ -90,4 +64,35 @@ pub enum ScoreError {
     /// A score that an earlier error left half done.
     #[error("an earlier error left the score without some tokens: start anew")]
     Broken,
+}
+
+/// A context and a continuation that cannot be scored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The model cannot read the tokens.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Nothing stands before the continuation.
+    #[error(
+        "the context has no token, expected at least one (the one that begins a sequence will do)"
+    )]
+    EmptyContext,
+    /// Nothing is to be scored.
+    #[error(
+        "the continuation has no token of its own, expected at least one: is its text empty, or \
+         one piece with the end of the context?"
+    )]
+    EmptyContinuation,
+    /// More tokens than a model without a window can attend to.
+    #[error(
+        "context and continuation have {tokens} tokens, expected at most {longest}: shorten the \
+         context, or drop tokens from its start"
+    )]
+    TooLong {
+        /// Tokens of context and continuation.
+        tokens: usize,
+        /// Most tokens.
+        longest: usize,
+    },
 }

@@ -20,9 +20,10 @@ mod probability;
 mod scorer;
 #[cfg(feature = "tokenizer")]
 mod text;
+mod tree;
 
 pub use choice::Choices;
-pub use error::ScoreError;
+pub use error::{RequestError, ScoreError};
 pub use likelihood::LogLikelihood;
 pub use pair::TokenPair;
 pub use perplexity::{Perplexity, Reading, TextScore};

@@ -16,9 +16,9 @@ impl TokenPair {
     /// The tokens of a text after another, as EleutherAI's evaluation harness finds them.
     ///
     /// White space at the end of the context is moved to the continuation, because most pieces
-    /// begin with a space and none end with one. Then both texts are encoded together, and cut
-    /// where the tokens of the context alone end. The start of a sequence comes first if the
-    /// tokenizer has one.
+    /// begin with a space and none end with one. Then both texts are encoded together, and as many
+    /// tokens are cut off as the context alone has; those of the context alone come before the rest.
+    /// The start of a sequence comes first if the tokenizer has one.
     ///
     /// The continuation can come out without a token: if it is empty, or if its first characters
     /// and the context's last ones are one piece together. A [`Scorer`](super::Scorer) refuses it.
@@ -47,10 +47,10 @@ impl TokenPair {
             None => tokenizer.encode_without_bos(text),
         };
         let kept = context.trim_end_matches(is_space).len();
-        let mut tokens = encode(&[context, continuation].concat())?;
-        let context = encode(&context[..kept])?.len();
-        let continuation = tokens.split_off(context.min(tokens.len()));
-        Ok(Self { context: tokens, continuation })
+        let mut both = encode(&[context, continuation].concat())?;
+        let context = encode(&context[..kept])?;
+        let continuation = both.split_off(context.len().min(both.len()));
+        Ok(Self { context, continuation })
     }
 
     /// Tokens of both.

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use super::error::ScoreError;
+use super::error::{RequestError, ScoreError};
 use super::likelihood::LogLikelihood;
 use super::pair::TokenPair;
 use super::tree::{Line, Tree};
@@ -76,17 +76,9 @@ impl<M: Borrow<Transformer> + Clone> Scorer<M> {
     ///
     /// # Errors
     ///
-    /// Found before any work:
-    ///
-    /// - [`ScoreError::EmptyContext`], [`ScoreError::EmptyContinuation`]: nothing before, or
-    ///   nothing to score.
-    /// - [`ScoreError::RequestTooLong`]: more than a model without a window can take.
-    /// - [`ScoreError::Request`]: a token that the model does not have.
-    ///
-    /// On the way:
-    ///
-    /// - [`ScoreError::Request`]: NaN or infinity.
-    /// - [`ScoreError::Model`]: no memory.
+    /// - [`ScoreError::Request`]: what [`check`](Self::check) finds, before any work; or NaN or
+    ///   infinity.
+    /// - [`ScoreError::Model`]: no memory; or sessions that cannot be forked.
     ///
     /// # Cost
     ///
@@ -104,24 +96,43 @@ impl<M: Borrow<Transformer> + Clone> Scorer<M> {
         Ok(tree.into_scores())
     }
 
+    /// Most tokens of context and continuation together; `None` for a model with a window.
+    ///
+    /// One more than the context of the model, for the last token is scored and not read.
+    pub fn longest(&self) -> Option<usize> {
+        self.root.remaining().map(|room| room.saturating_add(1))
+    }
+
+    /// Finds everything that can be wrong with a request before any work is done.
+    ///
+    /// # Errors
+    ///
+    /// - [`RequestError::EmptyContext`], [`RequestError::EmptyContinuation`]: nothing before, or
+    ///   nothing to score.
+    /// - [`RequestError::TooLong`]: more than a model without a window can take.
+    /// - [`RequestError::Model`]: a token that the model does not have.
+    pub fn check(&self, request: &TokenPair) -> Result<(), RequestError> {
+        if request.context.is_empty() {
+            return Err(RequestError::EmptyContext);
+        }
+        if request.continuation.is_empty() {
+            return Err(RequestError::EmptyContinuation);
+        }
+        let tokens = request.len();
+        if let Some(longest) = self.longest().filter(|longest| tokens > *longest) {
+            return Err(RequestError::TooLong { tokens, longest });
+        }
+        let model = self.root.model();
+        model.check_tokens(&request.context)?;
+        Ok(model.check_tokens(&request.continuation)?)
+    }
+
     /// The requests in the order of their tokens, checked.
     fn lines(&self, requests: &[TokenPair]) -> Result<Vec<Line>, ScoreError> {
         let mut lines = Vec::with_capacity(requests.len());
         for (index, pair) in requests.iter().enumerate() {
-            if pair.context.is_empty() {
-                return Err(ScoreError::EmptyContext { index });
-            }
-            if pair.continuation.is_empty() {
-                return Err(ScoreError::EmptyContinuation { index });
-            }
+            self.check(pair).map_err(|source| ScoreError::Request { index, source })?;
             let tokens = [pair.context.as_slice(), &pair.continuation].concat();
-            // The last token is not read.
-            if self.root.remaining().is_some_and(|room| tokens.len() - 1 > room) {
-                let longest = self.root.remaining().unwrap_or_default() + 1;
-                return Err(ScoreError::RequestTooLong { index, tokens: tokens.len(), longest });
-            }
-            let known = self.root.model().check_tokens(&tokens);
-            known.map_err(|source| ScoreError::Request { index, source })?;
             lines.push(Line { tokens, context: pair.context.len(), index });
         }
         lines.sort_by(|a, b| a.inputs().cmp(b.inputs()));

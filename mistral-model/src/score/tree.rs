@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::iter::zip;
 use std::ops::Range;
 
-use super::error::ScoreError;
+use super::error::{RequestError, ScoreError};
 use super::likelihood::LogLikelihood;
 use super::probability::Distribution;
 use crate::batch::{Batch, LogitsOf, Turn};
@@ -143,7 +143,10 @@ impl<'r, M: Borrow<Transformer> + Clone> Tree<'r, M> {
         let outcomes = batch.forward(&mut turns)?;
         for ((lines, stop), outcome) in zip(members, outcomes) {
             let index = self.lines[lines.start].index;
-            let logits = outcome.map_err(|source| ScoreError::Request { index, source })?;
+            let logits = outcome.map_err(|error| ScoreError::Request {
+                index,
+                source: RequestError::Model(error),
+            })?;
             // The rows end where the tokens do.
             for (position, row) in (stop - logits.nrows()..).zip(logits.outer_iter()) {
                 let logits = row.to_slice().unwrap_or_default();
