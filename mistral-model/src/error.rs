@@ -28,6 +28,20 @@ pub enum ModelError {
         /// Most tokens.
         capacity: usize,
     },
+    /// A request that does not fit into the memory set aside for caches.
+    #[error(
+        "the cache of the request takes up to {needed} bytes, and {budget} can be had: raise \
+         max_cache_bytes, or lower max_tokens or the prompt"
+    )]
+    CacheBudget {
+        /// Bytes of its keys and values.
+        needed: usize,
+        /// Bytes that could be had.
+        budget: usize,
+    },
+    /// An engine asked by a part of itself.
+    #[error("the engine is in the middle of a step: a filter cannot ask it for tokens")]
+    Busy,
     /// A session of another model.
     #[error("the session belongs to another model, expected one of the very model it runs with")]
     ForeignSession,
@@ -87,6 +101,28 @@ pub enum ModelError {
     /// A chunk ended half way and could not be taken back.
     #[error("an earlier error left the session half way through a chunk: call `reset` first")]
     Interrupted,
+    /// More tokens to be taken back than can be.
+    #[error(
+        "{tokens} of {position} tokens cannot be taken back, expected at most {most}, or all: keep \
+         more with `rewind_slack`, or reset and prefill again"
+    )]
+    RewindTooFar {
+        /// Tokens to be taken back.
+        tokens: usize,
+        /// Tokens in the session.
+        position: usize,
+        /// Most that can be taken back, but for all of them.
+        most: usize,
+    },
+    /// What does not go with forgetting what gets little attention.
+    #[error(
+        "a session with heavy hitters cannot have {what}, for what it evicts is gone: leave out \
+         `heavy_hitters`"
+    )]
+    HeavyHitters {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// No memory for a chunk.
     #[error("no memory for chunks of {tokens} tokens of {features} features: lower max_chunk")]
     OutOfMemory {

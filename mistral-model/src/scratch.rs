@@ -63,6 +63,8 @@ pub(crate) struct AttendScratch {
     /// `(tokens, n_heads, head_dim)`: the queries that meet sinks. Empty in sessions without.
     pub(crate) sink_queries: Vec<f32>,
     pub(crate) sink_angles: RopeAngles,
+    /// `(n_kv_heads, keys)`: the weight that each key got. Empty in sessions without heavy hitters.
+    pub(crate) key_sums: Vec<f32>,
 }
 
 impl AttendScratch {

@@ -1,14 +1,15 @@
 //! What users of batches rely on: each session has the bits that it has alone, and what goes wrong
 //! in one is that one's matter.
-#![allow(clippy::unwrap_used)] // a test may panic
+#![allow(clippy::unwrap_used, clippy::panic)] // a test may panic
 
 use std::fs;
 use std::path::Path;
 
 use mistral_model::ndarray::Axis;
+use mistral_model::scheduler::Progress;
 use mistral_model::{
-    Batch, Config, DType, KvFormat, LogitsOf, ModelError, Session, SessionOptions, Transformer,
-    Turn, WeightFormat, Window,
+    Batch, Config, DType, KvFormat, LogitsOf, ModelError, Request, Sampler, Scheduler,
+    SchedulerOptions, Session, SessionOptions, Transformer, Turn, WeightFormat, Window,
 };
 use proptest::prelude::*;
 
@@ -234,4 +235,32 @@ fn numbers_that_are_none_stay_in_their_session() {
     let together = batch.decode(&mut [&mut bad, &mut first], &[7, 5]);
     assert!(matches!(together, Err(ModelError::NotFinite { layer: 0, position: 4 })));
     assert_eq!(first.logits(), last.logits());
+}
+
+#[test]
+fn a_request_that_fails_is_told_so_and_the_others_write_on() {
+    let model = with_a_bad_token();
+    let mut scheduler = Scheduler::new(&model, SchedulerOptions::default()).unwrap();
+    let request = |prompt: &[u32]| Request::new(prompt, Sampler::greedy()).ignore_eos();
+    let bad = scheduler.submit(request(&[1, 2, 7])).unwrap();
+    let good = scheduler.submit(request(&[1, 2, 3]).max_tokens(5)).unwrap();
+    let (mut written, mut errors) = (Vec::new(), Vec::new());
+    while !scheduler.is_idle() {
+        for event in scheduler.step().unwrap() {
+            match event.progress {
+                Progress::Token(token) => written.push((event.request, token)),
+                Progress::Failed(error) => errors.push((event.request, error)),
+                Progress::Finished(_) => assert_eq!(event.request, good),
+            }
+        }
+        assert_eq!(scheduler.position(bad), None);
+    }
+    let [(failed, ModelError::NotFinite { layer: 0, position: 2 })] = errors.as_slice() else {
+        panic!("{errors:?}");
+    };
+    assert_eq!(*failed, bad);
+    let mut alone = session(&model, KvFormat::F16, 0);
+    let text = alone.generate(&[1, 2, 3], Sampler::greedy()).unwrap().ignore_eos();
+    let text: Vec<_> = text.take(5).map(|token| (good, token.unwrap())).collect();
+    assert_eq!(written, text);
 }

@@ -124,7 +124,7 @@ impl<M: Borrow<Transformer>> Batch<M> {
     /// What is wrong with one session is told for that one, and the others go on. It is what
     /// [`Session::prefill`] would have said, and the session is as it would be then.
     /// [`Session::logits`] become those after the last token, unless [`LogitsOf::Nothing`] was
-    /// wanted: then they stay.
+    /// wanted: then there are none.
     ///
     /// Shapes: an outcome is `(rows, vocab_size)`, a row for each of the logits wanted.
     ///
@@ -163,7 +163,7 @@ impl<M: Borrow<Transformer>> Batch<M> {
                 continue;
             }
             let (position, len) = (turn.session.position(), turn.tokens.len());
-            model.shared().rope.angles_into(position..position + len, &mut own.angles);
+            model.rope().angles_into(position..position + len, &mut own.angles);
             self.tokens.extend_from_slice(turn.tokens);
             members.push(Member {
                 cache: turn.session.cache_mut(),
@@ -246,9 +246,7 @@ impl<M: Borrow<Transformer>> Batch<M> {
             let (n, rows) = (end.logits.len(), end.logits);
             let bounds = rows.start * vocab_size..rows.end * vocab_size;
             let logits = self.logits.get(bounds).unwrap_or_default();
-            if let Some(last) = logits.chunks_exact(vocab_size).next_back() {
-                turn.session.set_logits(last);
-            }
+            turn.session.note_appended(turn.tokens, logits.chunks_exact(vocab_size).next_back());
             outcomes.push(Ok(ArrayView2::from_shape((n, vocab_size), logits)?));
         }
         Ok(outcomes)

@@ -8,7 +8,8 @@ use ndarray::{ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, Slice};
 
 use super::End;
 use crate::error::ModelError;
-use crate::layer::{Heads, History, Shared};
+use crate::history::{Heads, History, SequenceCache};
+use crate::layer::Shared;
 use crate::scratch::{AttendScratch, Scratch, rows};
 use crate::session::Cache;
 use crate::transformer::{Transformer, first_not_finite};
@@ -154,7 +155,7 @@ fn layers_and_logits(
     model.embed(tokens, hidden.view_mut())?;
     for (layer, block) in model.layers().iter().enumerate() {
         let mut pass = Pass { members: &mut *members, layer };
-        block.forward(model.shared(), hidden.view_mut(), &mut pass, scratch)?;
+        block.forward(model.shared(layer), hidden.view_mut(), &mut pass, scratch)?;
         note_not_finite(members, hidden.view_mut(), layer);
     }
     let wanted = gather(members, buffer, config.dim);
