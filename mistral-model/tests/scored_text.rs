@@ -132,8 +132,9 @@ fn a_source_that_fails_ends_the_text() {
 #[test]
 fn white_space_at_the_end_of_a_context_belongs_to_the_continuation() {
     let tokenizer = mistral("v1");
-    let pair =
-        |context, continuation| TokenPair::encode(&tokenizer, context, continuation).unwrap();
+    let pair = |context: &str, continuation: &str| {
+        TokenPair::encode(&tokenizer, context, continuation).unwrap()
+    };
     let plain = pair("Hello", " world");
     assert_eq!(plain, TokenPair { context: vec![1, 22557], continuation: vec![1526] });
     assert_eq!(pair("Hello ", "world"), plain);

@@ -18,7 +18,7 @@ use super::ComputeArgs;
 /// each begins behind the one before it. A token is then predicted from at least
 /// context - stride others, apart from those in the first window.
 ///
-/// Memory does not depend on the length of the file. The figures are the same for every --chunk
+/// Memory does not depend on the length of the file, but for 4 bytes a token. The figures are the same for every --chunk
 /// and every number of --threads, to the last bit.
 #[derive(Debug, Args)]
 #[command(after_long_help = PERPLEXITY_EXAMPLES)]

@@ -30,7 +30,7 @@ pub(crate) struct ScoreArgs {
     #[arg(value_name = "CONTEXT", required_unless_present = "file", requires = "continuations")]
     pub(crate) context: Option<String>,
     /// What is scored: one continuation, or several choices
-    #[arg(value_name = "CONTINUATION", allow_hyphen_values = true)]
+    #[arg(value_name = "CONTINUATION")]
     pub(crate) continuations: Vec<String>,
     /// A file with one request a line, in JSON; - is standard input
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["context", "continuations"])]

@@ -30,7 +30,7 @@ fn the_demo_model_needs_what_its_card_says() {
 
 #[test]
 fn the_figures_are_the_same_from_a_file_or_a_pipe_for_any_chunk_and_threads() {
-    let text = text(6000);
+    let text = text(2500);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("text");
     fs::write(&file, &text).unwrap();

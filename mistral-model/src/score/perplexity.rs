@@ -1,4 +1,4 @@
-//! Perplexity of a text of any length, in constant memory.
+//! Perplexity of a text of any length.
 
 use std::borrow::Borrow;
 
@@ -93,8 +93,8 @@ impl TextScore {
 /// Between two pieces the caller may look at [`so_far`](Self::so_far) or stop. How the text is cut
 /// into pieces, the session's `max_chunk` and the number of threads change no bit.
 ///
-/// Memory: the session's, a logit for each token of a chunk and id of the vocabulary, and at most a
-/// chunk or a window of token ids.
+/// Memory: the session's, which in a stream has 4 bytes for each token; a logit for each token of a
+/// chunk and id of the vocabulary; and the tokens of a chunk or a window.
 ///
 /// ```
 /// # use mistral_model::{Config, DType, Session, SessionOptions, Transformer};
@@ -142,8 +142,8 @@ impl<M: Borrow<Transformer>> Perplexity<M> {
             if stride == 0 || stride >= context {
                 return Err(ScoreError::Stride { context, stride });
             }
-            if session.remaining().is_some_and(|longest| context - 1 > longest) {
-                let longest = session.remaining().unwrap_or_default() + 1;
+            let longest = session.remaining().map(|room| room.saturating_add(1));
+            if let Some(longest) = longest.filter(|longest| context > *longest) {
                 return Err(ScoreError::WindowTooLong { context, longest });
             }
         }
@@ -219,7 +219,7 @@ impl<M: Borrow<Transformer>> Perplexity<M> {
         let kept = match self.reading {
             Reading::Stream => {
                 if session.remaining().is_some_and(|room| inputs > room) {
-                    let longest = session.model().config().context_len + 1;
+                    let longest = session.model().config().context_len.saturating_add(1);
                     return Err(ScoreError::StreamTooLong { longest });
                 }
                 1
