@@ -155,6 +155,9 @@ fn likelihoods_are_those_of_transformers_logits() {
         let session = || Session::new(&model, options(7)).unwrap();
         for case in &entry.cases {
             let (ids, logits) = (arrays.ids(&case.input_ids), arrays.matrix(&case.logits));
+            if ids.len() < 2 {
+                continue; // nothing comes after its token
+            }
             let want: Vec<f64> =
                 (1..ids.len()).map(|i| log_probability(&logits, i - 1, ids[i])).collect();
             // A logit may be off by the tolerance, and so may the logarithm of the sum.

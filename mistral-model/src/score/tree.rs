@@ -157,13 +157,19 @@ impl<'r, M: Borrow<Transformer> + Clone> Tree<'r, M> {
         Ok(())
     }
 
-    /// Turns branches that were read into forks.
+    /// Turns branches that were read into forks, if any line goes on there.
     fn harvest(&mut self) {
         for branch in &mut self.branches {
             branch.start = branch.session.position();
         }
         let read = self.branches.extract_if(.., |branch| branch.start == branch.end);
-        self.forks.extend(read.map(|Branch { session, lines, .. }| Fork { session, lines }));
+        // The last line is the one that goes on, if one does.
+        let goes_on = |branch: &Branch<M>| {
+            let last = self.lines[branch.lines.clone()].last();
+            last.is_some_and(|line| line.inputs().len() > branch.end)
+        };
+        let forks = read.filter(goes_on);
+        self.forks.extend(forks.map(|Branch { session, lines, .. }| Fork { session, lines }));
     }
 }
 
