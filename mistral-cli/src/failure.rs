@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use mistral_model::generate::{SamplerError, StopError, TextError};
+use mistral_model::score::{RequestError, ScoreError, TextReadError};
 use mistral_model::tokenizer::TokenizerError;
 use mistral_model::{ConfigError, ModelError, WeightFormat, WeightsError};
 
+use crate::requests::NotARequest;
 use crate::token_list::NotAToken;
 
 /// Something failed on the way.
@@ -32,6 +34,14 @@ pub(crate) enum Failure {
     Stop(#[from] StopError),
     #[error(transparent)]
     Tokens(#[from] NotAToken),
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    #[error("{name} cannot be scored")]
+    TextRead { name: String, source: TextReadError },
+    #[error("line {line} of {name} is no request")]
+    Request { name: String, line: usize, source: NotARequest },
+    #[error("line {line} of {name} cannot be scored")]
+    Unscorable { name: String, line: usize, source: RequestError },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
     #[error("{name} is not UTF-8: byte {offset} is {found:#04x}")]
@@ -68,6 +78,10 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Model(error) | Self::Text(TextError::Generate(error)) => model_exit_code(error),
+            Self::Score(
+                ScoreError::Model(error)
+                | ScoreError::Request { source: RequestError::Model(error), .. },
+            ) => model_exit_code(error),
             Self::NotAFile { .. }
             | Self::Output { .. }
             | Self::Stdout { .. }

@@ -15,6 +15,7 @@ mod memory;
 mod model;
 mod output;
 mod progress;
+mod requests;
 mod token_list;
 mod window_size;
 
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
-use crate::commands::{bench, generate, inspect, logits, quantize, tokenize};
+use crate::commands::{bench, generate, inspect, logits, perplexity, quantize, score, tokenize};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -53,6 +54,8 @@ fn run(command: &Command) -> Result<(), Failure> {
     pool.install(|| match command {
         Command::Generate(args) => generate::run(args),
         Command::Logits(args) => logits::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Quantize(args) => quantize::run(args),

@@ -10,6 +10,7 @@ mod history;
 mod layer;
 mod random;
 pub mod scheduler;
+pub mod score;
 mod scratch;
 pub mod session;
 #[cfg(feature = "tokenizer")]

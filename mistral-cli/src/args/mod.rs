@@ -1,7 +1,9 @@
 //! The command line: what can be asked, and the help that explains it.
 
 mod bench;
+mod perplexity;
 mod quantize;
+mod score;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,7 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use mistral_model::{Config, KvFormat, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
 
 pub(crate) use self::bench::BenchArgs;
+pub(crate) use self::perplexity::PerplexityArgs;
 pub(crate) use self::quantize::QuantizeArgs;
+pub(crate) use self::score::ScoreArgs;
 use crate::token_list::TokenList;
 use crate::window_size::WindowSize;
 
@@ -41,6 +45,8 @@ Exit codes:
 pub(crate) enum Command {
     Generate(GenerateArgs),
     Logits(LogitsArgs),
+    Score(ScoreArgs),
+    Perplexity(PerplexityArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
     Quantize(QuantizeArgs),
@@ -53,6 +59,8 @@ impl Command {
         match self {
             Self::Generate(args) => args.compute.threads,
             Self::Logits(args) => args.compute.threads,
+            Self::Score(args) => args.compute.threads,
+            Self::Perplexity(args) => args.compute.threads,
             Self::Quantize(args) => args.threads,
             Self::Bench(args) => args.threads,
             Self::Tokenize(_) | Self::Inspect(_) => None,

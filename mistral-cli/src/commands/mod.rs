@@ -4,7 +4,9 @@ pub(crate) mod bench;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+pub(crate) mod perplexity;
 pub(crate) mod quantize;
+pub(crate) mod score;
 pub(crate) mod tokenize;
 
 use std::io::{self, Write};

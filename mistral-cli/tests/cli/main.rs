@@ -8,6 +8,8 @@ mod bench;
 mod generate;
 mod inspect;
 mod logits;
+mod perplexity;
 mod program;
 mod quantize;
+mod score;
 mod tokenize;
