@@ -255,7 +255,8 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(())
     }
 
-    /// Appends a prompt and returns an iterator over the tokens that follow it.
+    /// Appends a prompt and returns an iterator over the tokens that follow it. The prompt is also
+    /// [observed](Sampler::observe) by the sampler.
     ///
     /// # Errors
     ///
@@ -263,13 +264,15 @@ impl<M: Borrow<Transformer>> Session<M> {
     pub fn generate(
         &mut self,
         prompt: &[u32],
-        sampler: Sampler,
+        mut sampler: Sampler,
     ) -> Result<Generator<'_, M>, ModelError> {
         self.prefill(prompt)?;
+        sampler.observe(prompt);
         Ok(Generator::new(self, sampler))
     }
 
-    /// Goes on from where the sequence stands: [`generate`](Self::generate) without a prompt.
+    /// Goes on from where the sequence stands: [`generate`](Self::generate) without a prompt. What
+    /// penalties are to see of the sequence, the sampler must have [observed](Sampler::observe).
     ///
     /// # Errors
     ///
