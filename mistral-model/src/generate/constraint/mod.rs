@@ -240,7 +240,7 @@ impl Constraint {
                 ConstraintError::TooComplex { tokens, reason }
             }
         })?;
-        // A grammar may name such a token by its id, where the text is not complete.
+        // A grammar may name the end by its id, where the text is not complete.
         if !self.may_end()? {
             self.ends.iter().for_each(|end| allowed.disallow_token(*end));
         }
