@@ -10,4 +10,5 @@ mod inspect;
 mod logits;
 mod program;
 mod quantize;
+mod sampling;
 mod tokenize;
