@@ -16,6 +16,7 @@ mod model;
 mod output;
 mod progress;
 mod requests;
+mod token_bias;
 mod token_list;
 mod window_size;
 

@@ -1,19 +1,23 @@
 //! The command line: what can be asked, and the help that explains it.
 
 mod bench;
+mod constraint;
 mod perplexity;
 mod quantize;
+mod sampling;
 mod score;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistral_model::{Config, KvFormat, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
+use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat};
 
 pub(crate) use self::bench::BenchArgs;
+pub(crate) use self::constraint::ConstraintArgs;
 pub(crate) use self::perplexity::PerplexityArgs;
 pub(crate) use self::quantize::QuantizeArgs;
+pub(crate) use self::sampling::SamplingArgs;
 pub(crate) use self::score::ScoreArgs;
 use crate::token_list::TokenList;
 use crate::window_size::WindowSize;
@@ -135,8 +139,9 @@ impl ComputeArgs {
 /// Prints the prompt and goes on with it, piece by piece as the model writes. Without --model the
 /// built-in demo model writes: small, and fond of tales.
 ///
-/// Each token is drawn after temperature, top-k, top-p and min-p, in this order. The same seed and
-/// options give the same text, whatever --threads and --chunk say.
+/// Each token is drawn after penalties, bias, constraint, temperature, top-k, typical, top-p and
+/// min-p, in this order. The same seed and options give the same text, whatever --threads and
+/// --chunk say.
 ///
 /// Ctrl-C ends the text after the token under way.
 #[derive(Debug, Args)]
@@ -159,24 +164,16 @@ pub(crate) struct GenerateArgs {
     /// A model without a sliding window stops earlier if its context is full.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_tokens: usize,
-    /// Below 1 is plainer, above 1 is wilder, 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Draw from the K likeliest tokens [default: from all]
-    #[arg(long, value_name = "K")]
-    top_k: Option<NonZeroUsize>,
-    /// Draw from the fewest likeliest tokens that have this share of the probability (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Drop tokens less than P times as likely as the likeliest (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
-    min_p: f32,
-    /// Where the random numbers start: another seed, another text
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) constraint: ConstraintArgs,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
+    /// End before the token of this id; may be given several times
+    #[arg(long, value_name = "ID")]
+    pub(crate) stop_token: Vec<u32>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Format of the cached keys and values: f32, f16 or bf16
@@ -185,31 +182,33 @@ pub(crate) struct GenerateArgs {
     /// Go on behind the token that ends a text
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Print each token written with its log-probability and the N likeliest, instead of the text
+    ///
+    /// One JSON object a line: token, piece, logprob, and top, a list of the same three. They are
+    /// the model's own, before penalties, temperature and all that follows. With --json they become
+    /// the field logprobs of its object.
+    #[arg(long, value_name = "N")]
+    pub(crate) logprobs: Option<usize>,
+    /// The same for the tokens of the prompt, which come first (with --json: prompt_logprobs)
+    ///
+    /// The first token of all has nothing before it: its logprob is null.
+    #[arg(long, requires = "logprobs")]
+    pub(crate) prompt_logprobs: bool,
     /// Print one JSON object at the end instead of the text
     ///
     /// Fields: prompt, text (what was written), prompt_tokens, generated_tokens, stop_reason
-    /// (end_of_sequence, stop_string, max_tokens, context_full or interrupted), stop_string, seed,
-    /// prefill_tokens_per_second, decode_tokens_per_second.
+    /// (end_of_sequence, stop_string, stop_token, max_tokens, context_full or interrupted),
+    /// stop_string, seed, prefill_tokens_per_second, decode_tokens_per_second.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-impl GenerateArgs {
-    pub(crate) fn sampler(&self) -> SamplerOptions {
-        SamplerOptions {
-            temperature: self.temperature,
-            top_k: self.top_k.map(NonZeroUsize::get),
-            top_p: self.top_p,
-            min_p: self.min_p,
-            seed: self.seed,
-        }
-    }
 }
 
 const GENERATE_EXAMPLES: &str = "\
 Examples:
   mistral generate \"Once upon a time\"
   mistral generate \"Once upon a time\" --temperature 0 --max-tokens 40
+  mistral generate \"The fox said\" --presence-penalty 0.5 --logprobs 3
+  mistral generate \"A person as JSON: \" --json-schema person.json
   mistral generate --seed 7 --stop \"The end\"
   mistral generate - --model Mistral-7B-v0.3 < letter.txt
   mistral generate \"A fox\" --json | jq .decode_tokens_per_second";

@@ -11,5 +11,6 @@ mod logits;
 mod perplexity;
 mod program;
 mod quantize;
+mod sampling;
 mod score;
 mod tokenize;

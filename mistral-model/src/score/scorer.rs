@@ -88,7 +88,7 @@ impl<M: Borrow<Transformer> + Clone> Scorer<M> {
         requests: &[TokenPair],
     ) -> Result<Vec<LogLikelihood>, ScoreError> {
         let lines = self.lines(requests)?;
-        let mut tree = Tree::new(&lines, self.root.branch(0)?);
+        let mut tree = Tree::new(&lines, self.root.fork_at(0)?);
         let mut batch = Batch::new(self.root.model(), self.root.options().max_chunk)?;
         while tree.grow(self.at_once)? {
             tree.pass(&mut batch)?;

@@ -107,7 +107,7 @@ impl<'r, M: Borrow<Transformer> + Clone> Tree<'r, M> {
             let session = if fork.lines.is_empty() {
                 fork.session
             } else {
-                let session = fork.session.branch(start)?;
+                let session = fork.session.fork_at(start)?;
                 self.forks.push(fork);
                 session
             };
