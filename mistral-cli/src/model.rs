@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use mistral_model::tokenizer::{TokenizerFile, TokenizerFormat};
 use mistral_model::weights::WeightsError;
 use mistral_model::{Checkpoint, ModelError, OpenOptions, Tokenizer, Transformer};
 
@@ -38,9 +39,17 @@ impl<'a> ModelSource<'a> {
     }
 
     pub(crate) fn tokenizer(self) -> Result<Tokenizer, Failure> {
+        self.tokenizer_as(None)
+    }
+
+    /// The tokenizer from a file of this format. The demo model has one file.
+    pub(crate) fn tokenizer_as(
+        self,
+        format: Option<TokenizerFormat>,
+    ) -> Result<Tokenizer, Failure> {
         Ok(match self {
             Self::Demo => demo::tokenizer()?,
-            Self::Folder(folder) => Tokenizer::open(folder)?,
+            Self::Folder(folder) => TokenizerFile::find(folder, format)?.open()?,
         })
     }
 

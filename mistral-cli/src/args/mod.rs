@@ -6,6 +6,7 @@ mod perplexity;
 mod quantize;
 mod sampling;
 mod score;
+mod tokenizer;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use self::perplexity::PerplexityArgs;
 pub(crate) use self::quantize::QuantizeArgs;
 pub(crate) use self::sampling::SamplingArgs;
 pub(crate) use self::score::ScoreArgs;
+pub(crate) use self::tokenizer::TokenizerKind;
 use crate::token_list::TokenList;
 use crate::window_size::WindowSize;
 
@@ -155,10 +157,13 @@ pub(crate) struct GenerateArgs {
     pub(crate) prompt: Option<String>,
     /// Folder or GGUF file of the model [default: the demo model]
     ///
-    /// A folder holds tokenizer.json and config.json with model.safetensors (or shards with an
-    /// index), or params.json with consolidated.safetensors.
+    /// A folder holds a tokenizer (tokenizer.model or tokenizer.json) and config.json with
+    /// model.safetensors (or shards with an index), or params.json with consolidated.safetensors.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    /// Which tokenizer file of the folder to read [default: model, or else json, or else gguf]
+    #[arg(long, value_name = "FORMAT", requires = "model")]
+    pub(crate) tokenizer: Option<TokenizerKind>,
     /// Most tokens to write
     ///
     /// A model without a sliding window stops earlier if its context is full.
@@ -266,9 +271,14 @@ pub(crate) struct TokenizeArgs {
     /// The text; - reads it from standard input, less one line break at its very end
     #[arg(value_name = "TEXT|-", default_value = "-", hide_default_value = true)]
     pub(crate) text: String,
-    /// Folder of the model, or its tokenizer.json [default: the demo model]
+    /// Folder of the model, or its tokenizer file [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    /// Which tokenizer file of the folder to read [default: model, or else json, or else gguf]
+    ///
+    /// Where added_tokens.json lies beside them, json comes first: it alone knows the added pieces.
+    #[arg(long, value_name = "FORMAT", requires = "model")]
+    pub(crate) tokenizer: Option<TokenizerKind>,
     /// Print one JSON object: text, ids and pieces
     #[arg(long)]
     pub(crate) json: bool,

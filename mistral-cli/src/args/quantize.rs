@@ -10,7 +10,7 @@ use crate::window_size::WindowSize;
 /// Write a model in another format, ready to be computed with
 ///
 /// Reads a model tensor by tensor, rounds its weights and writes a folder with config.json,
-/// model.safetensors and tokenizer.json. The weights are in the layout that the kernels read: they
+/// model.safetensors and the tokenizer. The weights are in the layout that the kernels read: they
 /// open at once, and with --mmap without a copy. Memory in use is the largest matrix.
 ///
 /// The layout belongs to this version of the program: keep the original weights.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use self::log_probs::TokenReport;
 use super::{print, print_json, print_json_line};
-use crate::args::GenerateArgs;
+use crate::args::{GenerateArgs, TokenizerKind};
 use crate::failure::Failure;
 use crate::input;
 use crate::interrupt::Interrupt;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let stops = StopStrings::new(&args.stop)?;
     let prompt = args.prompt.as_deref().map(input::text).transpose()?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer()?;
+    let tokenizer = source.tokenizer_as(args.tokenizer.map(TokenizerKind::format))?;
     check_tokens(args, &tokenizer)?;
     let ids = model::encode(&tokenizer, prompt.as_deref().unwrap_or_default())?;
     if ids.is_empty() || prompt.as_deref() == Some("") {

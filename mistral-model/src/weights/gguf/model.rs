@@ -169,15 +169,8 @@ pub(crate) fn pieces(header: &Header) -> Result<crate::tokenizer::SentencePieces
     };
     let mut pieces = Vec::new();
     for ((text, score), kind) in texts.zip(numbers).zip(kinds) {
-        let kind = match kind.unsigned() {
-            Some(1) => PieceType::Normal,
-            Some(2) => PieceType::Unknown,
-            Some(3) => PieceType::Control,
-            Some(4) => PieceType::UserDefined,
-            Some(5) => PieceType::Unused,
-            Some(6) => PieceType::Byte,
-            _ => return wrong("token_type", kind.describe(), "1 to 6"),
-        };
+        let known = kind.unsigned().and_then(PieceType::from_number);
+        let Some(kind) = known else { return wrong("token_type", kind.describe(), "1 to 6") };
         let Some(score) = score.float().filter(|score| !score.is_nan()) else {
             return wrong("scores", score.describe(), "numbers");
         };
