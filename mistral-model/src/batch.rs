@@ -1,7 +1,8 @@
 //! Many sequences, one pass over the weights.
 //!
 //! Decoding one token is bound by reading the weights; with a token of each of several sequences
-//! they are read once for all. A sequence's logits have the same bits alone and in any company.
+//! they are read once for all. A sequence's logits have the same bits alone and in any company,
+//! that of sessions with other adapters included.
 
 use std::borrow::Borrow;
 
@@ -11,6 +12,7 @@ use ndarray::{ArrayViewMut2, Axis, Slice};
 
 use crate::error::ModelError;
 use crate::layer::{Heads, History, Shared};
+use crate::low_rank::{Addends, Run};
 use crate::scratch::{Scratch, rows};
 use crate::session::{Cache, Session};
 use crate::transformer::{Transformer, first_not_finite};
@@ -94,10 +96,15 @@ impl<M: Borrow<Transformer>> Batch<M> {
             let position = session.position();
             model.shared().rope.angles_into(position..position + 1, angles);
         }
-        let caches = sessions.iter_mut().map(|session| session.cache_mut()).collect();
+        let (mut caches, mut runs) = (Vec::with_capacity(n), Vec::new());
+        for (row, session) in sessions.iter_mut().enumerate() {
+            let (cache, adapters) = session.parts_mut();
+            caches.push(cache);
+            Run::push(&mut runs, row, adapters);
+        }
         let mut pass = Pass { caches, angles: &self.angles, layer: 0 };
         let (scratch, logits) = (&mut self.scratch, &mut self.logits);
-        let done = threads::enter(|| forward(model, tokens, &mut pass, scratch, logits));
+        let done = threads::enter(|| forward(model, &runs, tokens, &mut pass, scratch, logits));
         let logits = self.logits.chunks_exact(model.config().vocab_size);
         for (session, logits) in sessions.iter_mut().zip(logits) {
             match done {
@@ -136,6 +143,7 @@ impl History for Pass<'_> {
 
 fn forward(
     model: &Transformer,
+    runs: &[Run<'_>],
     tokens: &[u32],
     pass: &mut Pass<'_>,
     scratch: &mut Scratch,
@@ -155,7 +163,8 @@ fn forward(
         model.embed(tokens, hidden.view_mut())?;
         for (index, layer) in model.layers().iter().enumerate() {
             pass.layer = index;
-            layer.forward(model.shared(), hidden.view_mut(), pass, scratch)?;
+            let shared = model.adapted(Addends { runs, layer: index });
+            layer.forward(shared, hidden.view_mut(), pass, scratch)?;
             finite(&hidden, index, pass)?;
         }
         let mut logits = rows(logits, tokens.len(), config.vocab_size)?;

@@ -6,12 +6,19 @@ use mistral_kvcache::CacheError;
 
 use crate::config::ConfigError;
 use crate::generate::SamplerError;
-use crate::weights::WeightsError;
+use crate::weights::{AdapterError, WeightsError};
 
 /// A model that cannot be made, or a step that cannot be taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// An adapter that cannot be read, or not be used where it was.
+    #[error("the adapter cannot be used")]
+    Adapter {
+        /// Why.
+        #[from]
+        source: AdapterError,
+    },
     /// Sessions that cannot be decoded together.
     #[error(
         "a batch of {capacity} was given {sessions} sessions and {tokens} tokens, expected a token for \

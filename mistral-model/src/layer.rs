@@ -16,6 +16,7 @@ use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3};
 
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::low_rank::{Addends, Projection};
 use crate::scratch::{AttendScratch, Scratch};
 
 /// The parameters of a block. Matrices are `(outputs, inputs)`.
@@ -39,12 +40,13 @@ pub(crate) struct Layer {
     pub(crate) down_proj: Matrix,
 }
 
-/// What all blocks of a model share.
+/// What all blocks of a model share, and what adapters add to the one that runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     pub(crate) config: &'a Config,
     pub(crate) attention: &'a Attention,
     pub(crate) rope: &'a Rope,
+    pub(crate) addends: Addends<'a>,
 }
 
 /// What a block hands to attention, for the tokens of one pass.
@@ -177,6 +179,10 @@ impl Layer {
             (&self.v_proj, scratch.v.rows(n)?),
         ];
         matmul_each(&mut scratch.activations, normed.view(), projections)?;
+        let (addends, memory) = (shared.addends, &mut scratch.addends);
+        addends.apply(Projection::Q, normed.view(), scratch.q.rows(n)?, memory)?;
+        addends.apply(Projection::K, normed.view(), scratch.k.rows(n)?, memory)?;
+        addends.apply(Projection::V, normed.view(), scratch.v.rows(n)?, memory)?;
         let v = scratch.v.heads(n, config.n_kv_heads)?;
         let heads = Heads {
             q: scratch.q.heads(n, config.n_heads)?,
@@ -187,8 +193,9 @@ impl Layer {
         };
         history.attend(shared, heads)?;
         let attended = scratch.attended.rows(n)?;
-        matmul_with(&mut scratch.activations, attended.view(), &self.o_proj, normed)?;
-        Ok(())
+        let activations = &mut scratch.activations;
+        matmul_with(activations, attended.view(), &self.o_proj, normed.view_mut())?;
+        addends.apply(Projection::O, attended.view(), normed, &mut scratch.addends)
     }
 
     /// `normed = down_proj(silu(gate_proj(norm(x))) * up_proj(norm(x)))`
@@ -207,9 +214,12 @@ impl Layer {
         let activations = &mut scratch.activations;
         let projections = [(&self.gate_proj, gate.view_mut()), (&self.up_proj, up.view_mut())];
         matmul_each(activations, normed.view(), projections)?;
+        let (addends, memory) = (shared.addends, &mut scratch.addends);
+        addends.apply(Projection::Gate, normed.view(), gate.view_mut(), memory)?;
+        addends.apply(Projection::Up, normed.view(), up.view_mut(), memory)?;
         swiglu(gate.view_mut(), up.view())?;
-        matmul_with(activations, gate.view(), &self.down_proj, normed)?;
-        Ok(())
+        matmul_with(activations, gate.view(), &self.down_proj, normed.view_mut())?;
+        addends.apply(Projection::Down, gate.view(), normed, memory)
     }
 
     /// Bytes of the parameters in memory.

@@ -6,6 +6,7 @@ pub mod config;
 mod error;
 pub mod generate;
 mod layer;
+mod low_rank;
 mod random;
 mod scratch;
 pub mod session;
@@ -28,4 +29,4 @@ pub use session::{Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
-pub use weights::{Checkpoint, OpenOptions, WeightFormats, WeightsError};
+pub use weights::{Adapter, AdapterError, Checkpoint, OpenOptions, WeightFormats, WeightsError};

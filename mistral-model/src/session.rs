@@ -1,6 +1,9 @@
 //! One sequence: its cache, its position, its scratch memory.
 
+mod adapters;
+
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use mistral_core::half::{bf16, f16};
 use mistral_core::kv::{Int8, KvElement, KvFormat};
@@ -12,8 +15,10 @@ use ndarray::ArrayView2;
 use crate::error::ModelError;
 use crate::generate::{Generator, Sampler};
 use crate::layer::{CacheSlot, Heads, History, Shared};
+use crate::low_rank::Run;
 use crate::scratch::{Scratch, rows};
 use crate::transformer::{Transformer, first_not_finite};
+use crate::weights::Adapter;
 
 /// How a session keeps its keys and values, and in what portions it takes a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,7 @@ impl Default for SessionOptions {
 #[derive(Debug)]
 pub struct Session<M> {
     model: M,
+    adapters: Vec<Arc<Adapter>>,
     options: SessionOptions,
     cache: Cache,
     scratch: Scratch,
@@ -135,7 +141,8 @@ impl<M: Borrow<Transformer>> Session<M> {
         }?;
         let scratch = Scratch::new(config, options.max_chunk)?;
         let logits = vec![0.0; config.vocab_size];
-        Ok(Self { model, options, cache, scratch, logits, interrupted: false })
+        let adapters = Vec::new();
+        Ok(Self { model, adapters, options, cache, scratch, logits, interrupted: false })
     }
 
     /// The model.
@@ -281,8 +288,9 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(Generator::new(self, sampler))
     }
 
-    pub(crate) fn cache_mut(&mut self) -> &mut Cache {
-        &mut self.cache
+    /// What a batch needs of a session.
+    pub(crate) fn parts_mut(&mut self) -> (&mut Cache, &[Arc<Adapter>]) {
+        (&mut self.cache, &self.adapters)
     }
 
     pub(crate) fn set_logits(&mut self, logits: &[f32]) {
@@ -318,6 +326,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     fn chunk(&mut self, tokens: &[u32], wanted: Wanted<'_>) -> Result<(), ModelError> {
         let model: &Transformer = self.model.borrow();
         let scratch = &mut self.scratch;
+        let run = Run { rows: 0..tokens.len(), adapters: &self.adapters };
         let logits = match wanted {
             Wanted::Nothing => &mut [],
             Wanted::Last => self.logits.as_mut_slice(),
@@ -325,7 +334,9 @@ impl<M: Borrow<Transformer>> Session<M> {
         };
         let (done, undone) = with_cache!(&mut self.cache, cache, id => {
             let start = cache.position(*id)?;
-            let done = threads::enter(|| forward(model, tokens, (cache, *id), scratch, logits));
+            let done = threads::enter(|| {
+                forward(model, &[run], tokens, (cache, *id), scratch, logits)
+            });
             // Logits that are none are found when the last layer has committed already.
             let undone = cache.abandon_chunk(*id).is_ok() && cache.position(*id)? == start;
             (done, undone)
@@ -349,6 +360,7 @@ enum Wanted<'a> {
 /// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
 fn forward<E: KvElement>(
     model: &Transformer,
+    runs: &[Run<'_>],
     tokens: &[u32],
     (cache, sequence): (&mut RollingKvCache<E>, SequenceId),
     scratch: &mut Scratch,
@@ -364,7 +376,7 @@ fn forward<E: KvElement>(
     let result = (|| {
         let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
         model.embed(tokens, hidden.view_mut())?;
-        model.forward_layers(0..config.n_layers, hidden, cache, sequence, scratch)?;
+        model.forward_with(runs, 0..config.n_layers, hidden, (cache, sequence), scratch)?;
         if wanted == 0 {
             return Ok(());
         }

@@ -13,6 +13,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::layer::{CacheSlot, Layer, Shared};
+use crate::low_rank::{Addends, Run};
 use crate::random;
 use crate::scratch::Scratch;
 use crate::weights::{Checkpoint, WeightFormats};
@@ -182,9 +183,21 @@ impl Transformer {
     pub fn forward_layers<E: KvElement>(
         &self,
         layers: Range<usize>,
-        mut hidden: ArrayViewMut2<'_, f32>,
+        hidden: ArrayViewMut2<'_, f32>,
         cache: &mut RollingKvCache<E>,
         sequence: SequenceId,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        self.forward_with(&[], layers, hidden, (cache, sequence), scratch)
+    }
+
+    /// [`forward_layers`](Self::forward_layers) with adapters.
+    pub(crate) fn forward_with<E: KvElement>(
+        &self,
+        runs: &[Run<'_>],
+        layers: Range<usize>,
+        mut hidden: ArrayViewMut2<'_, f32>,
+        (cache, sequence): (&mut RollingKvCache<E>, SequenceId),
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
         let start = cache.position(sequence)?;
@@ -196,7 +209,8 @@ impl Transformer {
         let mut run = || {
             for (i, layer) in chosen.iter().enumerate() {
                 let mut slot = CacheSlot { cache, sequence, layer: first + i, angles: &angles };
-                layer.forward(self.shared(), hidden.view_mut(), &mut slot, scratch)?;
+                let shared = self.adapted(Addends { runs, layer: layers.start + i });
+                layer.forward(shared, hidden.view_mut(), &mut slot, scratch)?;
                 if let Some(row) = first_not_finite(hidden.view()) {
                     let position = start + row;
                     return Err(ModelError::NotFinite { layer: layers.start + i, position });
@@ -211,7 +225,12 @@ impl Transformer {
 
     /// What the blocks have in common.
     pub(crate) fn shared(&self) -> Shared<'_> {
-        Shared { config: &self.config, attention: &self.attention, rope: &self.rope }
+        self.adapted(Addends::default())
+    }
+
+    /// The same for a layer that adapters add to.
+    pub(crate) fn adapted<'a>(&'a self, addends: Addends<'a>) -> Shared<'a> {
+        Shared { config: &self.config, attention: &self.attention, rope: &self.rope, addends }
     }
 
     /// The blocks.
