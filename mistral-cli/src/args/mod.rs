@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the help that explains it.
 
+mod adapter;
 mod bench;
 mod quantize;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mistral_model::{Config, KvFormat, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
 
+pub(crate) use self::adapter::AdapterArgs;
 pub(crate) use self::bench::BenchArgs;
 pub(crate) use self::quantize::QuantizeArgs;
 use crate::token_list::TokenList;
@@ -146,6 +148,8 @@ pub(crate) struct GenerateArgs {
     /// index), or params.json with consolidated.safetensors.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     /// Most tokens to write
     ///
     /// A model without a sliding window stops earlier if its context is full.
@@ -204,6 +208,7 @@ Examples:
   mistral generate \"Once upon a time\" --temperature 0 --max-tokens 40
   mistral generate --seed 7 --stop \"The end\"
   mistral generate - --model Mistral-7B-v0.3 < letter.txt
+  mistral generate \"SELECT\" --model Mistral-7B-v0.1 --adapter mistral-7b-sql-lora
   mistral generate \"A fox\" --json | jq .decode_tokens_per_second";
 
 /// Write the logits of every position to a file
@@ -218,6 +223,8 @@ pub(crate) struct LogitsArgs {
     /// Folder of the model [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     pub(crate) tokens: TokensArgs,
     /// The file to write

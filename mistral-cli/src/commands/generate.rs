@@ -45,8 +45,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let prompt = prompt.unwrap_or_default();
 
-    let model = source.load(args.compute.open.options())?;
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    let adapter = args.adapter.open(checkpoint.config())?;
+    let model = model::load(&checkpoint)?;
     let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
+    if let Some(adapter) = adapter {
+        session = session.with_adapter(adapter)?;
+    }
     let prefill = prefill(&mut session, &ids)?;
     // Only now: until here Ctrl-C ends the process, as nothing has been written.
     let interrupt = Interrupt::listen()?;
