@@ -116,6 +116,7 @@ fn model_exit_code(error: &ModelError) -> u8 {
         } => FAILED,
         ModelError::Config { .. }
         | ModelError::Weights { .. }
+        | ModelError::Adapter { .. }
         | ModelError::EmptyPrompt
         | ModelError::UnknownToken { .. }
         | ModelError::ContextFull { .. }

@@ -52,11 +52,6 @@ impl<'a> ModelSource<'a> {
             Self::Folder(folder) => TokenizerFile::find(folder, format)?.open()?,
         })
     }
-
-    /// Reads the weights, and shows how far it has come.
-    pub(crate) fn load(self, options: OpenOptions) -> Result<Transformer, Failure> {
-        load(&self.checkpoint(options)?)
-    }
 }
 
 /// Reads the weights of an open checkpoint, and shows how far it has come.

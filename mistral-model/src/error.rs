@@ -7,12 +7,19 @@ use mistral_kvcache::{CacheError, SnapshotError};
 use crate::config::ConfigError;
 use crate::generate::SamplerError;
 use crate::session::SessionOptions;
-use crate::weights::WeightsError;
+use crate::weights::{AdapterError, WeightsError};
 
 /// A model that cannot be made, or a step that cannot be taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// An adapter that cannot be read, or not be used where it was.
+    #[error("the adapter cannot be used")]
+    Adapter {
+        /// Why.
+        #[from]
+        source: AdapterError,
+    },
     /// Sessions and tokens that do not go together.
     #[error("{sessions} sessions and {tokens} tokens to decode, expected a token for each session")]
     Batch {

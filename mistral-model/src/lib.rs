@@ -8,6 +8,7 @@ mod fingerprint;
 pub mod generate;
 mod history;
 mod layer;
+mod low_rank;
 mod random;
 pub mod scheduler;
 pub mod score;
@@ -33,4 +34,4 @@ pub use session::{HeavyHitters, PrefixCache, Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
-pub use weights::{Checkpoint, OpenOptions, WeightFormats, WeightsError};
+pub use weights::{Adapter, AdapterError, Checkpoint, OpenOptions, WeightFormats, WeightsError};

@@ -1,5 +1,6 @@
 //! One sequence: its cache, its position, its scratch memory.
 
+mod adapters;
 mod batched;
 mod cache;
 mod chunks;
@@ -11,6 +12,7 @@ mod rewind;
 mod snapshot;
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 pub(crate) use self::cache::Cache;
 pub use self::options::{HeavyHitters, SessionOptions};
@@ -21,6 +23,7 @@ use crate::generate::{Drafter, Generator, Sampler, SpeculationOptions, Speculati
 use crate::history::SequenceCache;
 use crate::scratch::Scratch;
 use crate::transformer::Transformer;
+use crate::weights::Adapter;
 
 /// A sequence being read or written by a model.
 ///
@@ -41,6 +44,7 @@ use crate::transformer::Transformer;
 #[derive(Debug)]
 pub struct Session<M> {
     model: M,
+    adapters: Vec<Arc<Adapter>>,
     options: SessionOptions,
     cache: Cache,
     scratch: Scratch,
@@ -91,8 +95,19 @@ impl<M: Borrow<Transformer>> Session<M> {
         let cache = cache(config, &options)?;
         let scratch = Scratch::new(config, options.max_chunk.min(buffers))?;
         let logits = vec![0.0; config.vocab_size];
-        let (tokens, has_logits, interrupted) = (Vec::new(), false, false);
-        Ok(Self { model, options, cache, scratch, tokens, logits, has_logits, interrupted })
+        let (adapters, tokens) = (Vec::new(), Vec::new());
+        let (has_logits, interrupted) = (false, false);
+        Ok(Self {
+            model,
+            adapters,
+            options,
+            cache,
+            scratch,
+            tokens,
+            logits,
+            has_logits,
+            interrupted,
+        })
     }
 
     /// The model.
@@ -189,8 +204,9 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(Generator::new(self, sampler))
     }
 
-    pub(crate) fn cache_mut(&mut self) -> &mut Cache {
-        &mut self.cache
+    /// What a batch needs of a session.
+    pub(crate) fn parts_mut(&mut self) -> (&mut Cache, &[Arc<Adapter>]) {
+        (&mut self.cache, &self.adapters)
     }
 
     /// Notes tokens that are in every layer of the cache, and the logits after the last of them,

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the help that explains it.
 
+mod adapter;
 mod bench;
 mod constraint;
 mod perplexity;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat};
 
+pub(crate) use self::adapter::AdapterArgs;
 pub(crate) use self::bench::BenchArgs;
 pub(crate) use self::constraint::ConstraintArgs;
 pub(crate) use self::perplexity::PerplexityArgs;
@@ -164,6 +166,8 @@ pub(crate) struct GenerateArgs {
     /// Which tokenizer file of the folder to read [default: model, or else json, or else gguf]
     #[arg(long, value_name = "FORMAT", requires = "model")]
     pub(crate) tokenizer: Option<TokenizerKind>,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     /// Most tokens to write
     ///
     /// A model without a sliding window stops earlier if its context is full.
@@ -216,6 +220,7 @@ Examples:
   mistral generate \"A person as JSON: \" --json-schema person.json
   mistral generate --seed 7 --stop \"The end\"
   mistral generate - --model Mistral-7B-v0.3 < letter.txt
+  mistral generate \"SELECT\" --model Mistral-7B-v0.1 --adapter mistral-7b-sql-lora
   mistral generate \"A fox\" --json | jq .decode_tokens_per_second";
 
 /// Write the logits of every position to a file
@@ -230,6 +235,8 @@ pub(crate) struct LogitsArgs {
     /// Folder of the model [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     pub(crate) tokens: TokensArgs,
     /// The file to write

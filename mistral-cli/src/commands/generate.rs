@@ -57,8 +57,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         sampler = sampler.with_filter(constraint);
     }
 
+    let adapter = args.adapter.open(checkpoint.config())?;
     let model = model::load(&checkpoint)?;
     let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
+    if let Some(adapter) = adapter {
+        session = session.with_adapter(adapter)?;
+    }
     let (prompt_logprobs, prefill) = prefill(args, &tokenizer, &mut session, &ids)?;
     sampler.observe(&ids);
     // Only now: until here Ctrl-C ends the process, as nothing has been written.

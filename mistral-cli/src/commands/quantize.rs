@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::BinaryBytes;
-use mistral_model::OpenOptions;
 use mistral_model::tokenizer::{TokenizerError, TokenizerFile};
+use mistral_model::{ModelError, OpenOptions};
 
 use super::print;
 use crate::args::QuantizeArgs;
@@ -24,7 +24,10 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<(), Failure> {
         None => options,
     };
     let start = Instant::now();
-    let checkpoint = ModelSource::new(Some(&args.input)).checkpoint(options)?;
+    let mut checkpoint = ModelSource::new(Some(&args.input)).checkpoint(options)?;
+    if let Some(adapter) = args.adapter.open(checkpoint.config())? {
+        checkpoint = checkpoint.with_adapter(adapter).map_err(ModelError::from)?;
+    }
     let folder = WholeFolder::create(&args.out)?;
     let temporary = folder.temporary().to_owned();
     interrupt::clean_up_and_exit(move || {

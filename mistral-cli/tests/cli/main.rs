@@ -3,6 +3,7 @@
 //! Nothing here knows what the demo model writes: it may be trained anew.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+mod adapter;
 mod bad_input;
 mod bench;
 mod generate;
