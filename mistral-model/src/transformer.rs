@@ -35,7 +35,8 @@ use crate::weights::{Checkpoint, WeightFormats};
 #[derive(Debug)]
 pub struct Transformer {
     config: Config,
-    attention: Attention,
+    /// That of each layer.
+    attention: Vec<Attention>,
     rope: Rope,
     embedding: Matrix,
     layers: Vec<Layer>,
@@ -95,8 +96,9 @@ impl Transformer {
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, ModelError> {
         let Parts { config, embedding, layers, norm, output } = parts;
+        let attention = (0..layers.len()).map(|layer| Attention::new(config.attention(layer)));
         Ok(Self {
-            attention: Attention::new(config.attention())?,
+            attention: attention.collect::<Result<_, _>>()?,
             rope: Rope::new(config.head_dim, config.rope_theta, config.rope_layout)?,
             config,
             embedding,
@@ -223,8 +225,8 @@ impl Transformer {
     }
 
     /// What block `layer` takes from the model.
-    pub(crate) fn shared(&self, _layer: usize) -> Shared<'_> {
-        Shared { config: &self.config, attention: &self.attention, rope: &self.rope }
+    pub(crate) fn shared(&self, layer: usize) -> Shared<'_> {
+        Shared { config: &self.config, attention: &self.attention[layer], rope: &self.rope }
     }
 
     /// The rotation of queries and keys.
