@@ -5,7 +5,7 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use mistral_model::generate::{StopReason, StopStrings, TextGenerator};
-use mistral_model::{ModelError, Sampler, Session, Tokenizer, Transformer};
+use mistral_model::{ModelError, Sampler, Session, SessionOptions, Tokenizer, Transformer};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -46,7 +46,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompt = prompt.unwrap_or_default();
 
     let model = source.load(args.compute.open.options())?;
-    let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
+    let options = args.compute.session(args.kv_dtype, ids.len());
+    let options = SessionOptions { sinks: args.sinks, ..options };
+    let mut session = Session::new(&model, options)?;
     let prefill = prefill(&mut session, &ids)?;
     // Only now: until here Ctrl-C ends the process, as nothing has been written.
     let interrupt = Interrupt::listen()?;
