@@ -89,9 +89,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     ) -> Result<Self, ModelError> {
         let config = model.borrow().config();
         options.check()?;
-        // A chunk longer than any sequence would only take memory.
-        let longest = config.cache().limit().unwrap_or(usize::MAX);
-        let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
+        let options = options.within(config);
         let cache = cache(config, &options)?;
         let scratch = Scratch::new(config, options.max_chunk.min(buffers))?;
         let logits = vec![0.0; config.vocab_size];

@@ -36,7 +36,8 @@ use crate::weights::{Checkpoint, WeightFormats};
 #[derive(Debug)]
 pub struct Transformer {
     config: Config,
-    attention: Attention,
+    /// That of each layer.
+    attention: Vec<Attention>,
     rope: Rope,
     embedding: Matrix,
     layers: Vec<Layer>,
@@ -96,8 +97,9 @@ impl Transformer {
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, ModelError> {
         let Parts { config, embedding, layers, norm, output } = parts;
+        let attention = (0..layers.len()).map(|layer| Attention::new(config.attention(layer)));
         Ok(Self {
-            attention: Attention::new(config.attention())?,
+            attention: attention.collect::<Result<_, _>>()?,
             rope: Rope::new(config.head_dim, config.rope_theta, config.rope_layout)?,
             config,
             embedding,
@@ -228,7 +230,7 @@ impl Transformer {
     /// What block `layer` takes from the model, and from the adapters of the rows at hand.
     pub(crate) fn shared<'a>(&'a self, layer: usize, runs: &'a [Run<'a>]) -> Shared<'a> {
         let addends = Addends { runs, layer };
-        Shared { config: &self.config, attention: &self.attention, rope: &self.rope, addends }
+        Shared { config: &self.config, attention: &self.attention[layer], rope: &self.rope, addends }
     }
 
     /// The rotation of queries and keys.

@@ -185,9 +185,14 @@ pub(crate) struct GenerateArgs {
     pub(crate) stop_token: Vec<u32>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
+    /// Keep the first N tokens in sight of all later ones, beside the window (StreamingLLM)
+    ///
+    /// Texts much longer than the window stay sound with 4. No effect without a window.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) sinks: usize,
     /// Go on behind the token that ends a text
     #[arg(long)]
     pub(crate) ignore_eos: bool,
@@ -244,7 +249,7 @@ pub(crate) struct LogitsArgs {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F32)]
     pub(crate) kv_dtype: KvFormat,
 }
@@ -315,9 +320,12 @@ pub(crate) struct InspectArgs {
     /// Tokens that the cache is to hold [default: the longest context of the model]
     #[arg(long, value_name = "N")]
     pub(crate) length: Option<usize>,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
+    /// First tokens that the cache is to keep beside the window, as with generate --sinks
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) sinks: usize,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// Print one JSON object: configuration, tensors and memory

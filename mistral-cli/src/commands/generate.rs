@@ -8,7 +8,7 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use mistral_model::generate::{StopReason, StopStrings, TextGenerator, TokenLogProbs};
-use mistral_model::{ModelError, Sampler, Session, Tokenizer, Transformer};
+use mistral_model::{ModelError, Sampler, Session, SessionOptions, Tokenizer, Transformer};
 use serde::Serialize;
 
 use self::log_probs::TokenReport;
@@ -59,7 +59,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let adapter = args.adapter.open(checkpoint.config())?;
     let model = model::load(&checkpoint)?;
-    let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
+    let options = args.compute.session(args.kv_dtype, ids.len());
+    let options = SessionOptions { sinks: args.sinks, ..options };
+    let mut session = Session::new(&model, options)?;
     if let Some(adapter) = adapter {
         session = session.with_adapter(adapter)?;
     }

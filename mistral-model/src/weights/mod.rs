@@ -279,7 +279,9 @@ impl<'a> Checkpoint<'a> {
         // A file that was saved by `save` has names of one kind and rows of either.
         let told = archives.iter().find_map(|archive| panels::rope_layout(archive.metadata()));
         config.rope_layout = told.unwrap_or_else(|| naming.rope_layout());
-        config.window = options.window.unwrap_or(config.window);
+        if let Some(window) = options.window {
+            config = Config { window, layer_windows: Vec::new(), ..config };
+        }
         let mut homes: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, archive) in archives.iter().enumerate() {
             for name in archive.tensors().keys() {

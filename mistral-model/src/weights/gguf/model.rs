@@ -127,6 +127,7 @@ pub(in crate::weights) fn config(header: &Header) -> Result<(Config, Option<Wind
         // Converters bring the rows of q and k into the order of Mistral's own files.
         rope_layout: RopeLayout::Interleaved,
         window: Window::Full,
+        layer_windows: Vec::new(),
         context_len: keys.need("context_length"),
         tied_embeddings: !header.tensors.contains_key("output.weight"),
         bos_token: token("bos_token_id"),
