@@ -27,6 +27,11 @@ impl Progress {
         Self::new(tokens as u64, tokens > chunk, template)
     }
 
+    /// For so many lines of a batch.
+    pub(crate) fn answering(lines: usize) -> Self {
+        Self::new(lines as u64, true, "answering {wide_bar} {pos}/{len} {eta}")
+    }
+
     fn new(length: u64, shown: bool, template: &str) -> Self {
         let target =
             if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

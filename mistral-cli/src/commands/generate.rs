@@ -1,5 +1,10 @@
 //! `mistral generate`: a prompt, and how the model goes on with it.
 
+mod batch;
+mod journal;
+mod line;
+mod tokens;
+
 use std::io::{self, IsTerminal, Write};
 use std::iter;
 use std::time::{Duration, Instant};
@@ -8,6 +13,7 @@ use mistral_model::generate::{StopReason, StopStrings, TextGenerator};
 use mistral_model::{ModelError, Sampler, Session, Tokenizer, Transformer};
 use serde::Serialize;
 
+use self::tokens::Tokens;
 use super::{print, print_json};
 use crate::args::GenerateArgs;
 use crate::failure::Failure;
@@ -32,6 +38,9 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    if let (Some(input), Some(out)) = (&args.batch, &args.out) {
+        return batch::run(args, input, out);
+    }
     // Everything that can be wrong with the options, before the weights are read.
     let sampler = Sampler::new(args.sampler())?;
     let stops = StopStrings::new(&args.stop)?;
@@ -46,7 +55,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompt = prompt.unwrap_or_default();
 
     let model = source.load(args.compute.open.options())?;
-    let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
+    let mut session = Session::new(&model, tokens::session_options(args, ids.len()))?;
     let prefill = prefill(&mut session, &ids)?;
     // Only now: until here Ctrl-C ends the process, as nothing has been written.
     let interrupt = Interrupt::listen()?;
@@ -112,10 +121,7 @@ impl Writer<'_> {
         // The last token is shown and never appended, so one more fits than there is room for.
         let room = session.remaining().map_or(usize::MAX, |room| room.saturating_add(1));
         let limit = self.args.max_tokens.min(room);
-        let mut tokens = session.generate_more(sampler)?;
-        if self.args.ignore_eos {
-            tokens = tokens.ignore_eos();
-        }
+        let mut tokens = Tokens::new(self.args, session, sampler)?;
         // Ends the tokens, and not the text: what is held back still comes out.
         let tokens = iter::from_fn(|| if self.interrupt.pressed() { None } else { tokens.next() });
         let mut pieces =

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod bad_input;
+mod batch;
 mod bench;
 mod generate;
 mod inspect;
