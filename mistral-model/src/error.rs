@@ -2,10 +2,11 @@
 
 use mistral_attention::AttentionError;
 use mistral_core::{MatrixError, OpError};
-use mistral_kvcache::CacheError;
+use mistral_kvcache::{CacheError, SnapshotError};
 
 use crate::config::ConfigError;
 use crate::generate::SamplerError;
+use crate::session::SessionOptions;
 use crate::weights::WeightsError;
 
 /// A model that cannot be made, or a step that cannot be taken.
@@ -42,9 +43,6 @@ pub enum ModelError {
     /// An engine asked by a part of itself.
     #[error("the engine is in the middle of a step: a filter cannot ask it for tokens")]
     Busy,
-    /// A session of another model.
-    #[error("the session belongs to another model, expected one of the very model it runs with")]
-    ForeignSession,
     /// The configuration is wrong.
     #[error("the configuration cannot be used")]
     Config {
@@ -130,6 +128,32 @@ pub enum ModelError {
         found: usize,
         /// The model's.
         expected: usize,
+    },
+    /// A session cannot be saved, or a snapshot of one not be restored.
+    #[error("the session cannot be saved or restored")]
+    Snapshot {
+        /// Why.
+        #[from]
+        source: SnapshotError,
+    },
+    /// A snapshot whose tokens are not those of its keys and values.
+    #[error("the snapshot has {found} tokens for {position} positions: no session has saved it")]
+    SnapshotTokens {
+        /// Tokens.
+        found: usize,
+        /// Positions, expected one for each token.
+        position: usize,
+    },
+    /// A session of another model.
+    #[error("the session belongs to another model, expected one of the very model it runs with")]
+    ForeignSession,
+    /// A session whose keys and values are kept in another way.
+    #[error("the session's options are {found:?}, expected {expected:?}")]
+    OtherOptions {
+        /// The session's.
+        found: SessionOptions,
+        /// Those of the sessions that it was to join.
+        expected: SessionOptions,
     },
     /// What does not go with forgetting what gets little attention.
     #[error(

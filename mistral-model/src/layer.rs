@@ -116,9 +116,9 @@ impl Layer {
         Ok(())
     }
 
-    /// Bytes of the parameters in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        let matrices = [
+    /// All matrices.
+    pub(crate) fn matrices(&self) -> [&Matrix; 7] {
+        [
             &self.q_proj,
             &self.k_proj,
             &self.v_proj,
@@ -126,8 +126,12 @@ impl Layer {
             &self.gate_proj,
             &self.up_proj,
             &self.down_proj,
-        ];
-        matrices.into_iter().map(Matrix::bytes).sum::<usize>()
+        ]
+    }
+
+    /// Bytes of the parameters in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.matrices().into_iter().map(Matrix::bytes).sum::<usize>()
             + size_of_val(self.attention_norm.as_slice())
             + size_of_val(self.feed_forward_norm.as_slice())
     }

@@ -4,6 +4,7 @@
 mod batch;
 pub mod config;
 mod error;
+mod fingerprint;
 pub mod generate;
 mod history;
 mod layer;
@@ -24,10 +25,10 @@ pub use mistral_attention::Window;
 pub use mistral_core::kv::{KvFormat, UnknownKvFormat};
 pub use mistral_core::ops::RopeLayout;
 pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
-pub use mistral_kvcache::RollingKvCache;
+pub use mistral_kvcache::{CacheError, RollingKvCache, SnapshotError};
 pub use scheduler::{Request, Scheduler, SchedulerOptions};
 pub use scratch::Scratch;
-pub use session::{HeavyHitters, Session, SessionOptions};
+pub use session::{HeavyHitters, PrefixCache, Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;

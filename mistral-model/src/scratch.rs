@@ -21,13 +21,15 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     fn new(tokens: usize, features: usize) -> Result<Self, ModelError> {
-        let out_of_memory = || ModelError::OutOfMemory { tokens, features };
-        let padded = features.checked_add(PAD).and_then(|row| row.checked_mul(tokens));
-        let n = padded.ok_or_else(out_of_memory)?;
-        let mut data = Vec::new();
-        data.try_reserve_exact(n).map_err(|_| out_of_memory())?;
-        data.resize(n, 0.0);
-        Ok(Self { data, features })
+        let mut buffer = Self { data: Vec::new(), features };
+        buffer.grow(tokens)?;
+        Ok(buffer)
+    }
+
+    /// Makes room for `tokens` rows. Never shrinks.
+    fn grow(&mut self, tokens: usize) -> Result<(), ModelError> {
+        let padded = self.features.checked_add(PAD).and_then(|row| row.checked_mul(tokens));
+        grow(&mut self.data, padded, (tokens, self.features))
     }
 
     /// The first rows, `(tokens, features)`.
@@ -47,6 +49,21 @@ impl Buffer {
         let shape = (tokens, heads, head_dim).strides((row, head_dim, 1));
         ArrayViewMut3::from_shape(shape, front(&mut self.data, tokens * row))
     }
+}
+
+/// Makes a buffer at least `n` long, for a shape to be named if there is no memory.
+fn grow(
+    data: &mut Vec<f32>,
+    n: Option<usize>,
+    (tokens, features): (usize, usize),
+) -> Result<(), ModelError> {
+    let out_of_memory = || ModelError::OutOfMemory { tokens, features };
+    let n = n.ok_or_else(out_of_memory)?;
+    if let Some(more) = n.checked_sub(data.len()) {
+        data.try_reserve_exact(more).map_err(|_| out_of_memory())?;
+        data.resize(n, 0.0);
+    }
+    Ok(())
 }
 
 /// The first `n` numbers, or as many as there are.
@@ -115,8 +132,8 @@ impl Scratch {
         let q = config.n_heads * config.head_dim;
         let kv = config.n_kv_heads * config.head_dim;
         let buffer = |features| Buffer::new(max_chunk, features);
-        let mut hidden = buffer(config.dim)?.data;
-        hidden.truncate(max_chunk * config.dim);
+        let mut hidden = Vec::new();
+        grow(&mut hidden, config.dim.checked_mul(max_chunk), (max_chunk, config.dim))?;
         Ok(Self {
             hidden,
             normed: buffer(config.dim)?,
@@ -130,6 +147,15 @@ impl Scratch {
             activations: Activations::default(),
             attend: AttendScratch::default(),
         })
+    }
+
+    /// Makes room for chunks of `tokens` tokens. Never shrinks.
+    pub(crate) fn grow(&mut self, tokens: usize) -> Result<(), ModelError> {
+        let dim = self.normed.features;
+        grow(&mut self.hidden, dim.checked_mul(tokens), (tokens, dim))?;
+        let projections = [&mut self.q, &mut self.k, &mut self.v, &mut self.attended];
+        let others = [&mut self.normed, &mut self.gate, &mut self.up];
+        projections.into_iter().chain(others).try_for_each(|buffer| buffer.grow(tokens))
     }
 }
 

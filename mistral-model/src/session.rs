@@ -1,15 +1,20 @@
 //! One sequence: its cache, its position, its scratch memory.
 
-mod branch;
 mod cache;
 mod chunks;
+mod fork;
 mod options;
+mod prefixes;
+mod reuse;
 mod rewind;
+mod snapshot;
 
 use std::borrow::Borrow;
 
 pub(crate) use self::cache::Cache;
 pub use self::options::{HeavyHitters, SessionOptions};
+pub use self::prefixes::PrefixCache;
+use crate::config::Config;
 use crate::error::ModelError;
 use crate::generate::{Drafter, Generator, Sampler, SpeculationOptions, SpeculativeGenerator};
 use crate::history::SequenceCache;
@@ -57,23 +62,33 @@ impl<M: Borrow<Transformer>> Session<M> {
     /// - [`ModelError::HeavyHitters`]: heavy hitters with sinks or a rewind slack.
     /// - [`ModelError::Cache`], [`ModelError::OutOfMemory`]: no memory for the cache or a chunk.
     pub fn new(model: M, options: SessionOptions) -> Result<Self, ModelError> {
-        let longest = model.borrow().config().cache().limit().unwrap_or(usize::MAX);
-        let scratch = Scratch::new(model.borrow().config(), options.max_chunk.min(longest))?;
-        Self::with_scratch(model, options, scratch)
+        Self::with_buffers(model, options, options.max_chunk)
     }
 
-    /// As [`new`](Self::new), with given memory for passes.
-    fn with_scratch(
+    /// As [`new`](Self::new), with buffers for chunks of up to `tokens` tokens; they grow when
+    /// longer ones come.
+    pub(crate) fn with_buffers(
         model: M,
         options: SessionOptions,
-        scratch: Scratch,
+        tokens: usize,
+    ) -> Result<Self, ModelError> {
+        Self::with_cache(model, options, tokens, Cache::new)
+    }
+
+    /// A session on a cache that is made for it.
+    fn with_cache(
+        model: M,
+        options: SessionOptions,
+        buffers: usize,
+        cache: impl FnOnce(&Config, &SessionOptions) -> Result<Cache, ModelError>,
     ) -> Result<Self, ModelError> {
         let config = model.borrow().config();
         options.check()?;
         // A chunk longer than any sequence would only take memory.
         let longest = config.cache().limit().unwrap_or(usize::MAX);
         let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
-        let cache = Cache::new(config, &options)?;
+        let cache = cache(config, &options)?;
+        let scratch = Scratch::new(config, options.max_chunk.min(buffers))?;
         let logits = vec![0.0; config.vocab_size];
         let (tokens, has_logits, interrupted) = (Vec::new(), false, false);
         Ok(Self { model, options, cache, scratch, tokens, logits, has_logits, interrupted })
@@ -191,16 +206,20 @@ impl<M: Borrow<Transformer>> Session<M> {
     /// Everything that can be wrong with tokens before any work is done.
     pub(crate) fn check(&self, tokens: &[u32]) -> Result<(), ModelError> {
         self.check_whole()?;
+        self.check_after(self.position(), tokens)
+    }
+
+    /// Everything that can be wrong with tokens that shall stand from `position` on.
+    fn check_after(&self, position: usize, tokens: &[u32]) -> Result<(), ModelError> {
         if tokens.is_empty() {
             return Err(ModelError::EmptyPrompt);
         }
-        self.model().check_tokens(tokens)?;
-        match self.remaining() {
-            Some(remaining) if tokens.len() > remaining => Err(ModelError::ContextFull {
-                tokens: tokens.len(),
-                position: self.position(),
-                context_len: self.model().config().context_len,
-            }),
+        let (model, n) = (self.model(), tokens.len());
+        model.check_tokens(tokens)?;
+        match model.config().cache().limit() {
+            Some(context_len) if n > context_len.saturating_sub(position) => {
+                Err(ModelError::ContextFull { tokens: n, position, context_len })
+            }
             _ => Ok(()),
         }
     }

@@ -232,6 +232,16 @@ impl Transformer {
         &self.rope
     }
 
+    /// The embedding, and the output matrix if that is another one.
+    pub(crate) fn ends(&self) -> (&Matrix, Option<&Matrix>) {
+        (&self.embedding, self.output.as_ref())
+    }
+
+    /// The weights of the last norm.
+    pub(crate) fn norm(&self) -> &[f32] {
+        &self.norm
+    }
+
     /// The blocks.
     pub(crate) fn layers(&self) -> &[Layer] {
         &self.layers

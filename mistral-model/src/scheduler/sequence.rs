@@ -114,7 +114,9 @@ impl<M: Borrow<Transformer> + Clone> Sequence<M> {
             let len = pairs.take_while(|(a, b)| a == b).count();
             let offer = match &other.session {
                 Some(session) if session.position() < len => Start::Wait { donor, len },
-                Some(session) if session.can_branch(len) => Start::Branch { donor, len },
+                Some(session) if session.check_rewind(session.position() - len).is_ok() => {
+                    Start::Branch { donor, len }
+                }
                 Some(_) => continue,
                 None => Start::Wait { donor, len },
             };
@@ -128,7 +130,7 @@ impl<M: Borrow<Transformer> + Clone> Sequence<M> {
     /// A session that has the first `len` tokens of the text.
     pub(super) fn branch(&self, len: usize) -> Result<Session<M>, ModelError> {
         // Only what has started is ever chosen as a donor.
-        self.session.as_ref().ok_or(ModelError::EmptyPrompt)?.branch(len)
+        self.session.as_ref().ok_or(ModelError::EmptyPrompt)?.fork_at(len)
     }
 
     /// What it does in the next pass.

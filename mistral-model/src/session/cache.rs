@@ -1,10 +1,12 @@
 //! The cache of a session: one sequence, in one of the formats, kept in one of the ways.
 
+use std::path::Path;
+
 use mistral_core::half::{bf16, f16};
 use mistral_core::kv::{Int8, KvElement, KvFormat};
 use mistral_core::ops::RopeAngles;
 use mistral_kvcache::{
-    CacheError, HeavyHitterCache, HeavyHitterConfig, RollingKvCache, SequenceId,
+    CacheConfig, CacheError, HeavyHitterCache, HeavyHitterConfig, RollingKvCache, SequenceId,
 };
 
 use super::SessionOptions;
@@ -54,6 +56,46 @@ impl Cache {
         })
     }
 
+    /// A cache with the sequence of a snapshot, and its tokens.
+    pub(super) fn restore_file(
+        config: &Config,
+        options: &SessionOptions,
+        fingerprint: [u8; 32],
+        path: &Path,
+    ) -> Result<(Self, Vec<u32>), ModelError> {
+        fn store<E: KvElement>(
+            config: CacheConfig,
+            (fingerprint, path): ([u8; 32], &Path),
+            tokens: &mut Vec<u32>,
+        ) -> Result<Store<E>, ModelError> {
+            let mut cache = RollingKvCache::new(config)?;
+            let (id, saved) = cache.restore_file(fingerprint, path)?;
+            *tokens = saved;
+            Ok(Store::Rolling(cache, id))
+        }
+        let (config, from, mut tokens) = (options.cache(config), (fingerprint, path), Vec::new());
+        let cache = match options.kv_dtype {
+            KvFormat::F32 => Self::F32(store(config, from, &mut tokens)?),
+            KvFormat::Int8 => Self::Int8(store(config, from, &mut tokens)?),
+            KvFormat::BF16 => Self::BF16(store(config, from, &mut tokens)?),
+            _ => Self::F16(store(config, from, &mut tokens)?),
+        };
+        Ok((cache, tokens))
+    }
+
+    /// Writes the sequence and its tokens.
+    pub(super) fn save_file(
+        &self,
+        fingerprint: [u8; 32],
+        tokens: &[u32],
+        path: &Path,
+    ) -> Result<(), ModelError> {
+        with_store!(self, store => match store {
+            Store::Rolling(cache, id) => Ok(cache.save_file(*id, fingerprint, tokens, path)?),
+            Store::HeavyHitters(_) => Err(ModelError::HeavyHitters { what: "a snapshot" }),
+        })
+    }
+
     /// Bytes of keys and values, the chunk under way included.
     pub(super) fn bytes(&self) -> usize {
         with_store!(self, store => store.bytes())
@@ -74,21 +116,19 @@ impl Cache {
         with_store!(self, store => store.rewind(tokens))
     }
 
+    /// Another cache with what the sequence had at `position`, in shared memory.
+    pub(super) fn fork_at(&self, position: usize) -> Result<Self, ModelError> {
+        Ok(match self {
+            Self::F32(store) => Self::F32(store.fork_at(position)?),
+            Self::F16(store) => Self::F16(store.fork_at(position)?),
+            Self::BF16(store) => Self::BF16(store.fork_at(position)?),
+            Self::Int8(store) => Self::Int8(store.fork_at(position)?),
+        })
+    }
+
     /// Takes back what layers have of a chunk that was begun at `start`: whether that was exact.
     pub(crate) fn undo_chunk(&mut self, start: usize) -> bool {
         with_store!(self, store => store.undo_chunk(start))
-    }
-}
-
-impl Cache {
-    /// Another cache with the first `len` tokens, in the same memory until one side writes.
-    pub(super) fn branch(&self, len: usize) -> Result<Self, ModelError> {
-        Ok(match self {
-            Self::F32(store) => Self::F32(store.branch(len)?),
-            Self::F16(store) => Self::F16(store.branch(len)?),
-            Self::BF16(store) => Self::BF16(store.branch(len)?),
-            Self::Int8(store) => Self::Int8(store.branch(len)?),
-        })
     }
 }
 
@@ -174,15 +214,18 @@ impl<E: KvElement> Store<E> {
         }
     }
 
-    fn branch(&self, len: usize) -> Result<Self, ModelError> {
+    fn fork_at(&self, position: usize) -> Result<Self, ModelError> {
         match self {
             Self::Rolling(cache, id) => {
                 let mut cache = cache.clone();
-                let branch = cache.fork_at(*id, len)?;
+                let fork = cache.fork_at(*id, position)?;
                 cache.remove_sequence(*id)?;
-                Ok(Self::Rolling(cache, branch))
+                Ok(Self::Rolling(cache, fork))
             }
-            Self::HeavyHitters(_) => Err(ModelError::HeavyHitters { what: "a branch" }),
+            Self::HeavyHitters(cache) if position == cache.position() => {
+                Ok(Self::HeavyHitters(cache.clone()))
+            }
+            Self::HeavyHitters(_) => Err(ModelError::HeavyHitters { what: "a rewind" }),
         }
     }
 

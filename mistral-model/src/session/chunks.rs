@@ -106,6 +106,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     fn chunk(&mut self, tokens: &[u32], wanted: Wanted<'_>) -> Result<(), ModelError> {
         let model: &Transformer = self.model.borrow();
         let (cache, scratch) = (&mut self.cache, &mut self.scratch);
+        scratch.grow(tokens.len())?;
         let start = cache.position();
         let has_logits = matches!(wanted, Wanted::Last);
         let logits = match wanted {

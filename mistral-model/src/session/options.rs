@@ -60,6 +60,18 @@ impl SessionOptions {
             .with_sinks(self.sinks)
             .with_rewind_slack(self.rewind_slack)
     }
+
+    /// [`Session::cache_bytes`](crate::Session::cache_bytes) after so many tokens, without heavy
+    /// hitters.
+    pub(crate) fn planned_bytes(
+        &self,
+        config: &Config,
+        tokens: usize,
+    ) -> Result<usize, CacheError> {
+        // As `Session::new` cuts it.
+        let max_chunk = self.max_chunk.min(config.cache().limit().unwrap_or(usize::MAX));
+        Self { max_chunk, ..*self }.cache(config).plan(self.kv_dtype, 1, tokens)
+    }
 }
 
 /// How much a session keeps that forgets what gets little attention (H2O, arXiv:2306.14048).

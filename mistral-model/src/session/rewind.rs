@@ -47,16 +47,25 @@ impl<M: Borrow<Transformer>> Session<M> {
     ///
     /// A few numbers a layer; nothing is copied.
     pub fn rewind(&mut self, tokens: usize) -> Result<(), ModelError> {
+        self.check_rewind(tokens)?;
+        if tokens > 0 {
+            self.cache.rewind(tokens)?;
+            self.tokens.truncate(self.tokens.len() - tokens);
+            self.has_logits = false;
+        }
+        Ok(())
+    }
+
+    /// An error if so many tokens cannot be taken back.
+    pub(crate) fn check_rewind(&self, tokens: usize) -> Result<(), ModelError> {
         self.check_whole()?;
+        if tokens == 0 {
+            return Ok(());
+        }
         let position = self.position();
         let most = position.saturating_sub(self.cache.reaches_back_to()?);
         if tokens > most && tokens != position {
             return Err(ModelError::RewindTooFar { tokens, position, most });
-        }
-        if tokens > 0 {
-            self.cache.rewind(tokens)?;
-            self.tokens.truncate(position - tokens);
-            self.has_logits = false;
         }
         Ok(())
     }

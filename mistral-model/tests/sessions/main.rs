@@ -2,8 +2,11 @@
 //! to. Whatever way leads to a text, its logits are the same.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+mod fork;
 mod heavy_hitters;
 mod reference;
+mod reuse;
 mod rewind;
+mod snapshot;
 mod tiny;
 mod windows;

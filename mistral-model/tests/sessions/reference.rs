@@ -67,6 +67,16 @@ impl Reference {
         Self { config: config.clone(), weights }
     }
 
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.weights.keys().cloned().collect()
+    }
+
+    /// Multiplies the weights of one name.
+    pub(crate) fn scale(&mut self, name: &str, by: f32) {
+        let (_, data) = self.weights.get_mut(name).unwrap();
+        data.iter_mut().for_each(|weight| *weight *= by);
+    }
+
     /// The same weights as the library runs them, under another configuration if need be.
     pub(crate) fn transformer(&self, config_json: &str) -> Transformer {
         let bytes: BTreeMap<_, Vec<u8>> = self
