@@ -2,6 +2,7 @@
 //!
 //! - `matmul.rs`: one row to many, by format, beside the `gemm` crate and a plain loop.
 //! - `attention.rs`: prefill and decode, beside the plain formula.
+//! - `sampling.rs`: a token from logits, step by step, beside sorting the vocabulary.
 //!
 //! A figure is worth quoting as a share of a limit taken in the same run: `cargo bench -p benches
 //! --bench matmul` prints the `limit/...` rows first.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use mistral_model::generate::{SamplerError, StopError, TextError};
+use mistral_model::generate::{ConstraintError, SamplerError, StopError, TextError};
 use mistral_model::tokenizer::TokenizerError;
 use mistral_model::{ConfigError, ModelError, WeightFormat, WeightsError};
 
@@ -30,6 +30,10 @@ pub(crate) enum Failure {
     Sampler(#[from] SamplerError),
     #[error(transparent)]
     Stop(#[from] StopError),
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    #[error("{option} names token {token}, which has no piece, expected an id below {vocab_size}")]
+    NoSuchToken { option: &'static str, token: u32, vocab_size: usize },
     #[error(transparent)]
     Tokens(#[from] NotAToken),
     #[error("cannot read {name}")]
@@ -109,6 +113,7 @@ fn model_exit_code(error: &ModelError) -> u8 {
         | ModelError::EmptyPrompt
         | ModelError::UnknownToken { .. }
         | ModelError::ContextFull { .. }
+        | ModelError::Sampler { .. }
         | ModelError::NotFinite { .. } => BAD_INPUT,
         _ => FAILED,
     }

@@ -15,6 +15,7 @@ mod memory;
 mod model;
 mod output;
 mod progress;
+mod token_bias;
 mod token_list;
 mod window_size;
 

@@ -143,7 +143,8 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(())
     }
 
-    /// Appends a prompt and returns an iterator over the tokens that follow it.
+    /// Appends a prompt and returns an iterator over the tokens that follow it. The prompt is also
+    /// [observed](Sampler::observe) by the sampler.
     ///
     /// # Errors
     ///
@@ -151,9 +152,10 @@ impl<M: Borrow<Transformer>> Session<M> {
     pub fn generate(
         &mut self,
         prompt: &[u32],
-        sampler: Sampler,
+        mut sampler: Sampler,
     ) -> Result<Generator<'_, M>, ModelError> {
         self.prefill(prompt)?;
+        sampler.observe(prompt);
         Ok(Generator::new(self, sampler))
     }
 
@@ -166,14 +168,16 @@ impl<M: Borrow<Transformer>> Session<M> {
     pub fn generate_speculative<D: Drafter>(
         &mut self,
         prompt: &[u32],
-        sampler: Sampler,
+        mut sampler: Sampler,
         drafter: D,
     ) -> Result<SpeculativeGenerator<'_, M, D>, ModelError> {
         self.prefill(prompt)?;
+        sampler.observe(prompt);
         SpeculativeGenerator::new(self, sampler, drafter, SpeculationOptions::default())
     }
 
-    /// Goes on from where the sequence stands: [`generate`](Self::generate) without a prompt.
+    /// Goes on from where the sequence stands: [`generate`](Self::generate) without a prompt. What
+    /// penalties are to see of the sequence, the sampler must have [observed](Sampler::observe).
     ///
     /// # Errors
     ///

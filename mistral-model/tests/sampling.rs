@@ -20,6 +20,7 @@ fn a_seed_gives_the_same_tokens_on_every_platform() {
         top_p: 0.95,
         min_p: 0.02,
         seed: 20_231_010,
+        ..SamplerOptions::default()
     };
     let draw = |options| -> Vec<u32> {
         let mut sampler = sampler(options);

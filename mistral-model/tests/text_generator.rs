@@ -66,6 +66,29 @@ fn a_limit_is_told_from_the_end_and_takes_no_token_more() {
 }
 
 #[test]
+fn a_stop_token_ends_the_text_before_it_and_is_told_from_the_end() {
+    let tokenizer = tokenizer();
+    let ids = tokenizer.encode_without_bos("Hello world again").unwrap();
+    let text_of = |stops: &[u32], limit| {
+        let tokens = ids.iter().map(|id| Ok::<_, Error>(*id));
+        let held = StopStrings::new([" world again"]).unwrap();
+        let mut text = TextGenerator::new(tokens, &tokenizer, held)
+            .stop_tokens(stops.iter().copied())
+            .max_tokens(limit);
+        let pieces: Result<String, _> = text.by_ref().collect();
+        (pieces.unwrap(), text.tokens_used(), text.reason().cloned())
+    };
+    // What a stop string held back comes out, as it can be completed no more.
+    let stopped = Some(StopReason::StopToken(ids[2]));
+    assert_eq!(text_of(&[7, ids[2]], 9), ("Hello world".to_owned(), 2, stopped));
+    assert_eq!(text_of(&[ids[0]], 9).0, "");
+    let string = StopReason::StopString(" world again".to_owned());
+    assert_eq!(text_of(&[7], 9), ("Hello".to_owned(), ids.len(), Some(string)));
+    // A limit that is used up takes no token more, not even one that stops.
+    assert_eq!(text_of(&[ids[2]], 2).2, Some(StopReason::Exhausted));
+}
+
+#[test]
 fn a_character_cut_off_by_the_limit_is_replaced_and_may_complete_a_stop_string() {
     // "▁", then four bytes of which two arrive.
     let (pieces, reason) = run("𝔘", &[], 3);

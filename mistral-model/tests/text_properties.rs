@@ -61,8 +61,24 @@ proptest! {
     ) {
         let logits: Vec<f32> = order[..n].iter().map(|place| *place as f32 / 60.0).collect();
         let allowed = allowed(&logits, temperature, top_k, top_p, min_p);
-        let options = SamplerOptions { temperature, top_k, top_p, min_p, seed };
+        let options =
+            SamplerOptions { temperature, top_k, top_p, min_p, seed, ..SamplerOptions::default() };
         let mut sampler = Sampler::new(options).unwrap();
+        for _ in 0..20 {
+            let token = sampler.sample(&logits).unwrap();
+            prop_assert!(allowed.contains(&token), "{} is not in {:?}", token, allowed);
+        }
+    }
+
+    #[test]
+    fn a_typical_token_is_among_the_nearest_to_the_entropy(
+        logits in prop::collection::vec(-6.0f32..6.0, 1..300),
+        typical_p in 0.01f32..1.0,
+        seed in any::<u64>(),
+    ) {
+        let options = SamplerOptions { typical_p, seed, ..SamplerOptions::default() };
+        let mut sampler = Sampler::new(options).unwrap();
+        let allowed = typical(&logits, typical_p);
         for _ in 0..20 {
             let token = sampler.sample(&logits).unwrap();
             prop_assert!(allowed.contains(&token), "{} is not in {:?}", token, allowed);
@@ -78,6 +94,27 @@ proptest! {
         let token = Sampler::new(options).unwrap().sample(&logits);
         prop_assert_eq!(token, Sampler::greedy().sample(&logits));
     }
+}
+
+/// The definition in f64, a hair too wide for rounding's sake.
+fn typical(logits: &[f32], share: f32) -> Vec<u32> {
+    const HAIR: f64 = 1e-5;
+    let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let information = |w: &f64| -(w / total).ln();
+    let entropy: f64 = weights.iter().map(|w| w / total * information(w)).sum();
+    let mut sorted: Vec<(f64, f64, u32)> =
+        weights.iter().zip(0..).map(|(w, id)| ((information(w) - entropy).abs(), *w, id)).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let goal = f64::from(share) * total * (1.0 + HAIR);
+    let mut before = 0.0;
+    let reached = sorted.iter().take_while(|(_, w, _)| {
+        let missing = before < goal;
+        before += w;
+        missing
+    });
+    let farthest = reached.last().map_or(0.0, |(distance, ..)| *distance) + HAIR;
+    sorted.iter().filter(|(distance, ..)| *distance <= farthest).map(|(.., id)| *id).collect()
 }
 
 /// The filters one after the other on a sorted list, in f64, a hair too wide for rounding's sake.

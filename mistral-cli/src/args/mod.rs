@@ -1,16 +1,20 @@
 //! The command line: what can be asked, and the help that explains it.
 
 mod bench;
+mod constraint;
 mod quantize;
+mod sampling;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistral_model::{Config, KvFormat, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
+use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat};
 
 pub(crate) use self::bench::BenchArgs;
+pub(crate) use self::constraint::ConstraintArgs;
 pub(crate) use self::quantize::QuantizeArgs;
+pub(crate) use self::sampling::SamplingArgs;
 use crate::token_list::TokenList;
 use crate::window_size::WindowSize;
 
@@ -127,8 +131,9 @@ impl ComputeArgs {
 /// Prints the prompt and goes on with it, piece by piece as the model writes. Without --model the
 /// built-in demo model writes: small, and fond of tales.
 ///
-/// Each token is drawn after temperature, top-k, top-p and min-p, in this order. The same seed and
-/// options give the same text, whatever --threads and --chunk say.
+/// Each token is drawn after penalties, bias, constraint, temperature, top-k, typical, top-p and
+/// min-p, in this order. The same seed and options give the same text, whatever --threads and
+/// --chunk say.
 ///
 /// Ctrl-C ends the text after the token under way.
 #[derive(Debug, Args)]
@@ -151,24 +156,16 @@ pub(crate) struct GenerateArgs {
     /// A model without a sliding window stops earlier if its context is full.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_tokens: usize,
-    /// Below 1 is plainer, above 1 is wilder, 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Draw from the K likeliest tokens [default: from all]
-    #[arg(long, value_name = "K")]
-    top_k: Option<NonZeroUsize>,
-    /// Draw from the fewest likeliest tokens that have this share of the probability (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Drop tokens less than P times as likely as the likeliest (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
-    min_p: f32,
-    /// Where the random numbers start: another seed, another text
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) constraint: ConstraintArgs,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
+    /// End before the token of this id; may be given several times
+    #[arg(long, value_name = "ID")]
+    pub(crate) stop_token: Vec<u32>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Format of the cached keys and values: f32, f16 or bf16
@@ -181,7 +178,7 @@ pub(crate) struct GenerateArgs {
     ///
     /// Guesses come from the text so far (lookup), or from a smaller model with the same vocabulary.
     /// The text is the same, with any sampling.
-    #[arg(long, value_name = "lookup|DIR")]
+    #[arg(long, value_name = "lookup|DIR", conflicts_with = "logprobs")]
     pub(crate) speculate: Option<Speculation>,
     /// Answer each line of a JSON Lines file, many at a time; - is standard input
     ///
@@ -192,7 +189,7 @@ pub(crate) struct GenerateArgs {
         long,
         value_name = "FILE",
         requires = "out",
-        conflicts_with_all = ["prompt", "json", "speculate"]
+        conflicts_with_all = ["prompt", "json", "speculate", "logprobs"]
     )]
     pub(crate) batch: Option<PathBuf>,
     /// Where the answers to --batch go: one line for each, in the same order
@@ -206,25 +203,25 @@ pub(crate) struct GenerateArgs {
     /// Most lines of --batch that are answered together
     #[arg(long, value_name = "N", default_value = "8", value_parser = parallel, requires = "batch")]
     pub(crate) parallel: NonZeroUsize,
+    /// Print each token written with its log-probability and the N likeliest, instead of the text
+    ///
+    /// One JSON object a line: token, piece, logprob, and top, a list of the same three. They are
+    /// the model's own, before penalties, temperature and all that follows. With --json they become
+    /// the field logprobs of its object.
+    #[arg(long, value_name = "N")]
+    pub(crate) logprobs: Option<usize>,
+    /// The same for the tokens of the prompt, which come first (with --json: prompt_logprobs)
+    ///
+    /// The first token of all has nothing before it: its logprob is null.
+    #[arg(long, requires = "logprobs")]
+    pub(crate) prompt_logprobs: bool,
     /// Print one JSON object at the end instead of the text
     ///
     /// Fields: prompt, text (what was written), prompt_tokens, generated_tokens, stop_reason
-    /// (end_of_sequence, stop_string, max_tokens, context_full or interrupted), stop_string, seed,
-    /// prefill_tokens_per_second, decode_tokens_per_second.
+    /// (end_of_sequence, stop_string, stop_token, max_tokens, context_full or interrupted),
+    /// stop_string, seed, prefill_tokens_per_second, decode_tokens_per_second.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-impl GenerateArgs {
-    pub(crate) fn sampler(&self) -> SamplerOptions {
-        SamplerOptions {
-            temperature: self.temperature,
-            top_k: self.top_k.map(NonZeroUsize::get),
-            top_p: self.top_p,
-            min_p: self.min_p,
-            seed: self.seed,
-        }
-    }
 }
 
 /// Where guesses come from.
@@ -251,6 +248,8 @@ const GENERATE_EXAMPLES: &str = "\
 Examples:
   mistral generate \"Once upon a time\"
   mistral generate \"Once upon a time\" --temperature 0 --max-tokens 40
+  mistral generate \"The fox said\" --presence-penalty 0.5 --logprobs 3
+  mistral generate \"A person as JSON: \" --json-schema person.json
   mistral generate --seed 7 --stop \"The end\"
   mistral generate - --model Mistral-7B-v0.3 < letter.txt
   mistral generate - --speculate lookup < code.rs

@@ -3,18 +3,21 @@
 mod batch;
 mod journal;
 mod line;
+mod log_probs;
 mod tokens;
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::iter;
 use std::time::{Duration, Instant};
 
-use mistral_model::generate::{StopReason, StopStrings, TextGenerator};
+use mistral_model::generate::{StopReason, StopStrings, TextGenerator, TokenLogProbs};
 use mistral_model::{ModelError, Sampler, Session, Tokenizer, Transformer};
 use serde::Serialize;
 
+use self::log_probs::TokenReport;
 use self::tokens::Tokens;
-use super::{print, print_json};
+use super::{print, print_json, print_json_line};
 use crate::args::GenerateArgs;
 use crate::failure::Failure;
 use crate::input;
@@ -35,6 +38,10 @@ struct Report<'a> {
     /// `null` where there was nothing to measure.
     prefill_tokens_per_second: Option<f64>,
     decode_tokens_per_second: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<Vec<TokenReport>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<TokenReport>>,
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
@@ -42,25 +49,34 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         return batch::run(args, input, out);
     }
     // Everything that can be wrong with the options, before the weights are read.
-    let sampler = Sampler::new(args.sampler())?;
+    let mut sampler = args.sampling.sampler()?;
     let stops = StopStrings::new(&args.stop)?;
     let prompt = args.prompt.as_deref().map(input::text).transpose()?;
     let source = ModelSource::new(args.model.as_deref());
     let tokenizer = source.tokenizer()?;
+    check_tokens(args, &tokenizer)?;
     let ids = model::encode(&tokenizer, prompt.as_deref().unwrap_or_default())?;
     if ids.is_empty() || prompt.as_deref() == Some("") {
         return Err(ModelError::EmptyPrompt.into());
     }
-
     let prompt = prompt.unwrap_or_default();
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    if let Some(constraint) = args.constraint.read(&tokenizer, &checkpoint.config().eos_tokens)? {
+        sampler = sampler.with_filter(constraint);
+    }
 
-    let model = source.load(args.compute.open.options())?;
+    let model = model::load(&checkpoint)?;
     let mut session = Session::new(&model, tokens::session_options(args, ids.len()))?;
-    let prefill = prefill(&mut session, &ids)?;
+    let (prompt_logprobs, prefill) = prefill(args, &tokenizer, &mut session, &ids)?;
+    sampler.observe(&ids);
     // Only now: until here Ctrl-C ends the process, as nothing has been written.
     let interrupt = Interrupt::listen()?;
     if !args.json {
-        print(&prompt)?;
+        match &prompt_logprobs {
+            Some(tokens) => tokens.iter().try_for_each(print_json_line)?,
+            None if args.logprobs.is_none() => print(&prompt)?,
+            None => {}
+        }
     }
     let writer = Writer { args, tokenizer: &tokenizer, interrupt: &interrupt };
     let written = writer.write(&mut session, &ids, sampler, stops)?;
@@ -72,25 +88,54 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         generated_tokens: written.tokens,
         stop_reason: written.stop_reason,
         stop_string: written.stop_string,
-        seed: args.seed,
+        seed: args.sampling.seed,
         prefill_tokens_per_second: rate(ids.len(), prefill),
         decode_tokens_per_second: rate(written.tokens, written.time),
+        prompt_logprobs,
+        logprobs: args.logprobs.map(|_| written.logprobs),
     };
     if args.json {
         print_json(&report)?;
-    } else {
+    } else if args.logprobs.is_none() {
         print("\n")?;
     }
     report.note();
     Ok(())
 }
 
-/// Appends the prompt, and tells how long that took.
-fn prefill(session: &mut Session<&Transformer>, ids: &[u32]) -> Result<Duration, Failure> {
-    let progress = Progress::reading(ids.len(), session.options().max_chunk);
+/// Ids among the options that the vocabulary lacks would do nothing, or fail late.
+fn check_tokens(args: &GenerateArgs, tokenizer: &Tokenizer) -> Result<(), Failure> {
+    let stops = args.stop_token.iter().map(|token| ("--stop-token", *token));
+    let biases = args.sampling.biased().map(|token| ("--logit-bias", token));
+    match stops.chain(biases).find(|(_, token)| tokenizer.piece(*token).is_none()) {
+        Some((option, token)) => {
+            Err(Failure::NoSuchToken { option, token, vocab_size: tokenizer.vocab_size() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Appends the prompt, and tells how likely its tokens were, if asked, and how long it took.
+fn prefill(
+    args: &GenerateArgs,
+    tokenizer: &Tokenizer,
+    session: &mut Session<&Transformer>,
+    ids: &[u32],
+) -> Result<(Option<Vec<TokenReport>>, Duration), Failure> {
     let start = Instant::now();
-    session.prefill_with(ids, |done| progress.reached(done as u64))?;
-    Ok(start.elapsed())
+    let top = args.logprobs.filter(|_| args.prompt_logprobs);
+    let Some(top) = top else {
+        let progress = Progress::reading(ids.len(), session.options().max_chunk);
+        session.prefill_with(ids, |done| progress.reached(done as u64))?;
+        return Ok((None, start.elapsed()));
+    };
+    let found = session.log_probs_of(ids, top)?;
+    let time = start.elapsed();
+    let reports = ids.iter().zip(&found).map(|(id, found)| match found {
+        Some(found) => TokenReport::new(tokenizer, found),
+        None => TokenReport::first(tokenizer, *id),
+    });
+    Ok((Some(reports.collect()), time))
 }
 
 /// What the model is to write, and for whom.
@@ -103,6 +148,8 @@ struct Writer<'a> {
 /// What the model has written.
 struct Written {
     text: String,
+    /// Of every token taken from the model, those of a stop string included.
+    logprobs: Vec<TokenReport>,
     tokens: usize,
     stop_reason: &'static str,
     stop_string: Option<String>,
@@ -121,31 +168,61 @@ impl Writer<'_> {
         // The last token is shown and never appended, so one more fits than there is room for.
         let room = session.remaining().map_or(usize::MAX, |room| room.saturating_add(1));
         let limit = self.args.max_tokens.min(room);
-        let mut tokens = Tokens::new(self.args, session, sampler)?;
+        let told = RefCell::new(Vec::new());
+        let mut tokens: Box<dyn Iterator<Item = _>> = match self.args.logprobs {
+            None => Box::new(Tokens::new(self.args, session, sampler)?),
+            Some(top) => {
+                let tokens = session.generate_more(sampler)?;
+                let tokens = if self.args.ignore_eos { tokens.ignore_eos() } else { tokens };
+                Box::new(tokens.log_probs(top).map(|token| {
+                    token.map(|token| {
+                        let id = token.token;
+                        told.borrow_mut().push(token);
+                        id
+                    })
+                }))
+            }
+        };
         // Ends the tokens, and not the text: what is held back still comes out.
         let tokens = iter::from_fn(|| if self.interrupt.pressed() { None } else { tokens.next() });
-        let mut pieces =
-            TextGenerator::new(tokens, self.tokenizer, stops).after(prompt)?.max_tokens(limit);
+        let mut pieces = TextGenerator::new(tokens, self.tokenizer, stops)
+            .after(prompt)?
+            .stop_tokens(self.args.stop_token.iter().copied())
+            .max_tokens(limit);
 
         let start = Instant::now();
         let mut text = String::new();
-        for piece in pieces.by_ref() {
-            let piece = piece?;
-            if self.args.json {
-                text.push_str(&piece);
-            } else {
-                print(&piece)?;
+        let mut logprobs = Vec::new();
+        while let Some(piece) = pieces.next().transpose()? {
+            logprobs.extend(self.report(told.take())?);
+            match self.args {
+                GenerateArgs { json: true, .. } => text.push_str(&piece),
+                GenerateArgs { logprobs: None, .. } => print(&piece)?,
+                _ => {}
             }
         }
+        logprobs.extend(self.report(told.take())?);
         let time = start.elapsed();
         let (stop_reason, stop_string) = match pieces.reason() {
             Some(StopReason::StopString(stop)) => ("stop_string", Some(stop.clone())),
+            Some(StopReason::StopToken(_)) => ("stop_token", None),
             Some(StopReason::Exhausted) if limit < self.args.max_tokens => ("context_full", None),
             Some(StopReason::Exhausted) => ("max_tokens", None),
             _ if self.interrupt.pressed() => ("interrupted", None),
             _ => ("end_of_sequence", None),
         };
-        Ok(Written { text, tokens: pieces.tokens_used(), stop_reason, stop_string, time })
+        let tokens = pieces.tokens_used();
+        Ok(Written { text, logprobs, tokens, stop_reason, stop_string, time })
+    }
+
+    /// Shows tokens that have come, or keeps them for the report.
+    fn report(&self, tokens: Vec<TokenLogProbs>) -> Result<Vec<TokenReport>, Failure> {
+        let reports = tokens.iter().map(|token| TokenReport::new(self.tokenizer, token));
+        if self.args.json {
+            return Ok(reports.collect());
+        }
+        reports.into_iter().try_for_each(|report| print_json_line(&report))?;
+        Ok(Vec::new())
     }
 }
 

@@ -23,6 +23,16 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
         .map_err(|source| Failure::Stdout { source })
 }
 
+/// Prints one JSON object on one line.
+fn print_json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(out))
+        .and_then(|()| out.flush())
+        .map_err(|source| Failure::Stdout { source })
+}
+
 /// Prints text as it is.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

@@ -11,4 +11,5 @@ mod inspect;
 mod logits;
 mod program;
 mod quantize;
+mod sampling;
 mod tokenize;

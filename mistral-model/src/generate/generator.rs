@@ -46,6 +46,11 @@ impl<'s, M: Borrow<Transformer>> Generator<'s, M> {
         self
     }
 
+    /// The logits that the last token was drawn from.
+    pub(super) fn logits(&self) -> &[f32] {
+        self.session.logits()
+    }
+
     fn step(&mut self) -> Result<Option<u32>, ModelError> {
         if let Some(token) = self.pending.take() {
             self.session.decode(token)?;

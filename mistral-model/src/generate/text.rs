@@ -12,6 +12,8 @@ pub enum StopReason {
     EndOfSequence,
     /// This stop string came up. It is not part of the text.
     StopString(String),
+    /// This token of [`TextGenerator::stop_tokens`] came up. It is not part of the text.
+    StopToken(u32),
     /// The limit of [`TextGenerator::max_tokens`] is used up.
     Exhausted,
 }
@@ -58,6 +60,7 @@ pub struct TextGenerator<'t, I> {
     tokenizer: &'t Tokenizer,
     stream: TextStream<'t>,
     stops: StopStrings,
+    stop_tokens: Vec<u32>,
     limit: usize,
     used: usize,
     ended: bool,
@@ -77,6 +80,7 @@ impl<'t, I> TextGenerator<'t, I> {
             tokenizer,
             stream: TextStream::new(tokenizer),
             stops,
+            stop_tokens: Vec::new(),
             limit: usize::MAX,
             used: 0,
             ended: false,
@@ -93,6 +97,13 @@ impl<'t, I> TextGenerator<'t, I> {
     pub fn after(mut self, prompt: &[u32]) -> Result<Self, TokenizerError> {
         self.stream = TextStream::after(self.tokenizer, prompt)?;
         Ok(self)
+    }
+
+    /// Ends before any of these tokens, whatever their text. Those that end a sequence need not be
+    /// among them: before them the source of tokens comes to its end.
+    pub fn stop_tokens(mut self, tokens: impl IntoIterator<Item = u32>) -> Self {
+        self.stop_tokens.extend(tokens);
+        self
     }
 
     /// Takes at most this many tokens. A limit set here, and not by `take` on the tokens, can be
@@ -154,6 +165,9 @@ where
                     return Some(Err(TextError::Generate(error)));
                 }
             };
+            if self.stop_tokens.contains(&token) {
+                return some_text(self.end(StopReason::StopToken(token)));
+            }
             self.used += 1;
             let decoded = match self.stream.push(token) {
                 Ok(decoded) => decoded.unwrap_or_default(),

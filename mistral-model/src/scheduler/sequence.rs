@@ -55,6 +55,7 @@ pub(super) struct Advance {
 impl<M: Borrow<Transformer> + Clone> Sequence<M> {
     pub(super) fn new(id: RequestId, mut request: Request, held: bool, reserved: usize) -> Self {
         let text = mem::take(&mut request.prompt);
+        request.sampler.observe(&text);
         let (session, pause_at) = (None, usize::MAX);
         Self { id, request, held, text, written: 0, session, reserved, share: 0, pause_at }
     }

@@ -17,6 +17,7 @@ mod sentencepiece;
 pub use error::TokenizerError;
 pub use sentencepiece::{PieceType, SentencePieces};
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -24,7 +25,7 @@ use std::path::Path;
 
 pub(crate) use decoder::Decoder;
 use outline::{MAX_BYTES, Outline};
-use pieces::{Kind, Pieces, byte_of};
+use pieces::{Kind, Pieces, SPACE_MARK, byte_of};
 
 use crate::weights::{gguf, is_gguf, only_gguf};
 
@@ -231,6 +232,21 @@ impl Tokenizer {
     /// The piece of an id, as it is written in the vocabulary: `"▁Hello"`, `"<0x0A>"`, `"</s>"`.
     pub fn piece(&self, id: u32) -> Option<&str> {
         Some(&self.pieces.get(id)?.written)
+    }
+
+    /// The bytes that a piece adds to a text, behind others: `" Hello"`, `"\n"`. They need not be
+    /// whole characters. `None` for an id that adds no text of its own: a control, the unknown piece,
+    /// or no piece at all.
+    pub fn bytes(&self, id: u32) -> Option<Cow<'_, [u8]>> {
+        let piece = self.pieces.get(id)?;
+        match piece.kind {
+            Kind::Byte(byte) => Some(vec![byte].into()),
+            Kind::Text if piece.written.contains(SPACE_MARK) => {
+                Some(piece.written.replace(SPACE_MARK, " ").into_bytes().into())
+            }
+            Kind::Text => Some(piece.written.as_bytes().into()),
+            Kind::Control | Kind::Unknown => None,
+        }
     }
 
     /// The id of a piece, as [`piece`](Self::piece) writes it.

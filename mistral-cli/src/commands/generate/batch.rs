@@ -5,39 +5,41 @@ use std::path::Path;
 
 use mistral_model::generate::StopStrings;
 use mistral_model::scheduler::{Progress, RequestId};
-use mistral_model::{Sampler, Scheduler, SchedulerOptions, Tokenizer, Transformer};
+use mistral_model::{Scheduler, SchedulerOptions, Transformer};
 
 use super::journal::{Journal, digest};
-use super::line::Text;
+use super::line::{Settings, Text};
 use crate::args::GenerateArgs;
 use crate::failure::Failure;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::{input, progress};
 
 pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), Failure> {
     // What is wrong with the options is wrong with every line.
-    Sampler::new(args.sampler())?;
+    args.sampling.sampler()?;
     StopStrings::new(&args.stop)?;
     let input = input::file(batch)?;
     let lines: Vec<&str> = input.lines().collect();
-    let settings = settings(args);
+    let options = fingerprint(args);
     let digests: Vec<u64> =
-        lines.iter().map(|line| digest(&[settings.as_bytes(), line.as_bytes()])).collect();
+        lines.iter().map(|line| digest(&[options.as_bytes(), line.as_bytes()])).collect();
     let source = ModelSource::new(args.model.as_deref());
     let tokenizer = source.tokenizer()?;
+    super::check_tokens(args, &tokenizer)?;
     let mut journal = Journal::open(out, &digests)?;
     if journal.lines() == lines.len() {
         return Ok(());
     }
-    let model = source.load(args.compute.open.options())?;
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    let constraint = args.constraint.read(&tokenizer, &checkpoint.config().eos_tokens)?;
+    let model = model::load(&checkpoint)?;
     let options = SchedulerOptions {
         session: args.compute.session(args.kv_dtype, usize::MAX),
         max_running: args.parallel.get(),
         ..SchedulerOptions::default()
     };
     let mut work = Work {
-        args,
-        tokenizer: &tokenizer,
+        settings: Settings { args, tokenizer: &tokenizer, constraint },
         scheduler: Scheduler::new(&model, options)?,
         lines: lines.iter().copied().enumerate().skip(journal.lines()).collect(),
         texts: HashMap::new(),
@@ -55,17 +57,16 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
 }
 
 /// The options that an answer depends on.
-fn settings(args: &GenerateArgs) -> String {
+fn fingerprint(args: &GenerateArgs) -> String {
     let open = args.compute.open;
     let model = (&args.model, open.weights, open.window.map(|window| window.0));
-    let draw = (args.sampler(), args.max_tokens, &args.stop, args.ignore_eos);
-    format!("{model:?} {:?} {draw:?}", args.kv_dtype)
+    let ends = (args.max_tokens, &args.stop, &args.stop_token, args.ignore_eos);
+    format!("{model:?} {:?} {:?} {:?} {ends:?}", args.kv_dtype, args.sampling, args.constraint)
 }
 
 /// The requests on their way.
 struct Work<'a> {
-    args: &'a GenerateArgs,
-    tokenizer: &'a Tokenizer,
+    settings: Settings<'a>,
     scheduler: Scheduler<&'a Transformer>,
     /// Those that were not looked at yet.
     lines: VecDeque<(usize, &'a str)>,
@@ -77,7 +78,7 @@ struct Work<'a> {
 impl Work<'_> {
     /// Submits what there is room for, and moves all requests on.
     fn step(&mut self) -> Result<(), Failure> {
-        while self.texts.len() < self.args.parallel.get()
+        while self.texts.len() < self.settings.args.parallel.get()
             && let Some((index, line)) = self.lines.pop_front()
         {
             self.submit(index, line);
@@ -111,7 +112,7 @@ impl Work<'_> {
     }
 
     fn submit(&mut self, index: usize, line: &str) {
-        let answer = match Text::read(self.args, self.tokenizer, index, line) {
+        let answer = match Text::read(&self.settings, index, line) {
             Err(refusal) => refusal,
             Ok((text, request)) => match self.scheduler.submit(request) {
                 Err(error) => text.refuse(&error),

@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
-use mistral_model::generate::{StopStrings, TextStream};
+use mistral_model::generate::{Constraint, StopStrings, TextStream};
 use mistral_model::scheduler::Finish;
 use mistral_model::tokenizer::TokenizerError;
-use mistral_model::{Request, Sampler, SamplerOptions, Tokenizer};
+use mistral_model::{Request, SamplerOptions, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -50,6 +50,14 @@ struct Refusal {
     error: String,
 }
 
+/// What lines do not say.
+pub(super) struct Settings<'t> {
+    pub(super) args: &'t GenerateArgs,
+    pub(super) tokenizer: &'t Tokenizer,
+    /// What every text is held to.
+    pub(super) constraint: Option<Constraint>,
+}
+
 /// A request, and what was written for it.
 pub(super) struct Text<'t> {
     /// Which line it is.
@@ -66,16 +74,16 @@ pub(super) struct Text<'t> {
 impl<'t> Text<'t> {
     /// Reads a line. What is wrong with it is an answer.
     pub(super) fn read(
-        args: &GenerateArgs,
-        tokenizer: &'t Tokenizer,
+        settings: &Settings<'t>,
         index: usize,
         line: &str,
     ) -> Result<(Self, Request), String> {
         let line: Line = serde_json::from_str(line).map_err(|error| refusal(None, &error))?;
-        match Self::begin(args, tokenizer, &line) {
+        match Self::begin(settings, &line) {
             Err(error) => Err(refusal(line.id, &error)),
             Ok((request, stream, stops)) => {
-                let (seed, prompt_tokens) = (sampling(args, &line).seed, request.prompt.len());
+                let seed = sampling(settings.args, &line).seed;
+                let prompt_tokens = request.prompt.len();
                 let (tokens, text) = (0, String::new());
                 let text = Self { index, line, seed, prompt_tokens, tokens, stream, stops, text };
                 Ok((text, request))
@@ -84,16 +92,20 @@ impl<'t> Text<'t> {
     }
 
     fn begin(
-        args: &GenerateArgs,
-        tokenizer: &'t Tokenizer,
+        settings: &Settings<'t>,
         line: &Line,
     ) -> Result<(Request, TextStream<'t>, StopStrings), Failure> {
+        let Settings { args, tokenizer, constraint } = settings;
         let prompt = model::encode(tokenizer, &line.prompt)?;
         let stream = TextStream::after(tokenizer, &prompt)?;
         let stops = StopStrings::new(line.stop.as_ref().unwrap_or(&args.stop))?;
-        let sampler = Sampler::new(sampling(args, line))?;
+        let mut sampler = args.sampling.sampler_with(sampling(args, line))?;
+        if let Some(constraint) = constraint {
+            sampler = sampler.with_filter(constraint.clone());
+        }
         let max_tokens = line.max_tokens.unwrap_or(args.max_tokens);
-        let mut request = Request::new(prompt, sampler).max_tokens(max_tokens);
+        let request = Request::new(prompt, sampler).max_tokens(max_tokens);
+        let mut request = request.stop_at(args.stop_token.as_slice());
         request.ignore_eos = args.ignore_eos;
         Ok((request, stream, stops))
     }
@@ -113,6 +125,7 @@ impl<'t> Text<'t> {
         self.text.push_str(self.stops.finish());
         let stop_reason = match finish {
             _ if self.stops.stopped().is_some() => "stop_string",
+            Some(Finish::StopToken(_)) => "stop_token",
             Some(Finish::MaxTokens) => "max_tokens",
             Some(Finish::ContextFull) => "context_full",
             _ => "end_of_sequence",
@@ -137,7 +150,7 @@ impl<'t> Text<'t> {
 
 /// How a line's tokens are drawn.
 fn sampling(args: &GenerateArgs, line: &Line) -> SamplerOptions {
-    let options = args.sampler();
+    let options = args.sampling.options();
     SamplerOptions {
         temperature: line.temperature.unwrap_or(options.temperature),
         top_k: line.top_k.or(options.top_k),
