@@ -1,7 +1,7 @@
 //! What can be chosen for a session.
 
 use mistral_core::kv::KvFormat;
-use mistral_kvcache::CacheConfig;
+use mistral_kvcache::{CacheConfig, CacheError};
 
 use crate::config::Config;
 use crate::error::ModelError;
