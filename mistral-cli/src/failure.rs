@@ -52,6 +52,13 @@ pub(crate) enum Failure {
     NotUtf8 { name: String, offset: usize, found: u8 },
     #[error("{} is no ordinary file, expected the name of one, old or new", .path.display())]
     NotAFile { path: PathBuf },
+    #[error("{} is being written to by another process: wait for it, or choose another file", .path.display())]
+    InUse { path: PathBuf },
+    #[error(
+        "line {line} of {} is no answer to line {line} of this batch with these options: expected \
+         the file of an earlier run, or a new one", .path.display()
+    )]
+    OtherBatch { path: PathBuf, line: usize },
     #[error("--shape is {found:?}, expected 7b-v0.1, 7b-v0.2, 7b-v0.3 or a file")]
     Shape { found: String, source: io::Error },
     #[error(
@@ -87,6 +94,7 @@ impl Failure {
                 | ScoreError::Request { source: RequestError::Model(error), .. },
             ) => model_exit_code(error),
             Self::NotAFile { .. }
+            | Self::InUse { .. }
             | Self::Output { .. }
             | Self::Stdout { .. }
             | Self::Threads(_)

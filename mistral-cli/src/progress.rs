@@ -34,9 +34,14 @@ impl Progress {
     }
 
     /// For so many requests.
-    pub(crate) fn answering(requests: usize) -> Self {
+    pub(crate) fn scoring_requests(requests: usize) -> Self {
         let template = "scoring {wide_bar} {pos}/{len} requests {eta}";
         Self::new(requests as u64, requests > 1, template)
+    }
+
+    /// For so many lines of a batch.
+    pub(crate) fn answering(lines: usize) -> Self {
+        Self::new(lines as u64, true, "answering {wide_bar} {pos}/{len} {eta}")
     }
 
     fn new(length: u64, shown: bool, template: &str) -> Self {

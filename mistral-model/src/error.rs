@@ -50,9 +50,6 @@ pub enum ModelError {
     /// An engine asked by a part of itself.
     #[error("the engine is in the middle of a step: a filter cannot ask it for tokens")]
     Busy,
-    /// A session of another model.
-    #[error("the session belongs to another model, expected one of the very model it runs with")]
-    ForeignSession,
     /// The configuration is wrong.
     #[error("the configuration cannot be used")]
     Config {
@@ -137,6 +134,9 @@ pub enum ModelError {
         /// Positions, expected one for each token.
         position: usize,
     },
+    /// A session of another model.
+    #[error("the session belongs to another model, expected one of the very model it runs with")]
+    ForeignSession,
     /// A session whose keys and values are kept in another way.
     #[error("the session's options are {found:?}, expected {expected:?}")]
     OtherOptions {

@@ -1,7 +1,6 @@
 //! One sequence: its cache, its position, its scratch memory.
 
 mod adapters;
-mod batched;
 mod cache;
 mod chunks;
 mod fork;

@@ -230,7 +230,12 @@ impl Transformer {
     /// What block `layer` takes from the model, and from the adapters of the rows at hand.
     pub(crate) fn shared<'a>(&'a self, layer: usize, runs: &'a [Run<'a>]) -> Shared<'a> {
         let addends = Addends { runs, layer };
-        Shared { config: &self.config, attention: &self.attention[layer], rope: &self.rope, addends }
+        Shared {
+            config: &self.config,
+            attention: &self.attention[layer],
+            rope: &self.rope,
+            addends,
+        }
     }
 
     /// The rotation of queries and keys.

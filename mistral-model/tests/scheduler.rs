@@ -47,7 +47,9 @@ fn scheduler(model: &Transformer, max_chunk: usize, max_running: usize) -> Sched
 }
 
 fn sampler(seed: u64) -> Sampler {
-    Sampler::new(SamplerOptions { seed, ..Default::default() }).unwrap()
+    // What was said counts, so that a history of others would show.
+    let options = SamplerOptions { seed, repetition_penalty: 1.2, ..Default::default() };
+    Sampler::new(options).unwrap()
 }
 
 fn tokens(n: usize, seed: u32) -> Vec<u32> {
@@ -93,6 +95,7 @@ fn alone(model: &Transformer, request: &Request) -> (Vec<u32>, Vec<Vec<f32>>) {
     let mut session = Session::new(model, SessionOptions::default()).unwrap();
     let (mut written, mut logits) = (Vec::new(), Vec::new());
     let mut sampler = request.sampler.clone();
+    sampler.observe(&request.prompt);
     let mut last = session.prefill(&request.prompt).unwrap().to_vec();
     while written.len() < request.max_tokens {
         let token = sampler.sample(&last).unwrap();

@@ -50,7 +50,9 @@ fn session(model: &Transformer) -> Session<&Transformer> {
 }
 
 fn sampler(temperature: f32, seed: u64) -> Sampler {
-    Sampler::new(SamplerOptions { temperature, seed, ..Default::default() }).unwrap()
+    let repetition_penalty = 1.2;
+    let options = SamplerOptions { temperature, seed, repetition_penalty, ..Default::default() };
+    Sampler::new(options).unwrap()
 }
 
 /// Guesses are free: as many as may be are made in every pass.
@@ -100,12 +102,13 @@ fn plain<'m>(
 fn speculative<'m>(
     model: &'m Transformer,
     prompt: &[u32],
-    sampler: Sampler,
+    mut sampler: Sampler,
     n: usize,
     drafter: impl Drafter,
 ) -> (Vec<u32>, Session<&'m Transformer>, SpeculationStats) {
     let mut session = session(model);
     session.prefill(prompt).unwrap();
+    sampler.observe(prompt);
     let mut generator =
         SpeculativeGenerator::new(&mut session, sampler, drafter, FREE).unwrap().ignore_eos();
     let tokens = generator.by_ref().take(n).collect::<Result<Vec<u32>, _>>().unwrap();

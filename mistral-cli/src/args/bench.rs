@@ -70,13 +70,13 @@ const MOST: usize = 1 << 24;
 /// No number that can be measured.
 #[derive(Debug, thiserror::Error)]
 #[error("expected a number from {least} to {most}")]
-pub(crate) struct OutOfRange {
+pub(super) struct OutOfRange {
     least: usize,
     most: usize,
 }
 
 /// A number from 1 to `MOST`.
-fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, OutOfRange> {
+pub(super) fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, OutOfRange> {
     let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);
     number.ok_or(OutOfRange { least: 1, most: MOST })
 }

@@ -196,6 +196,35 @@ pub(crate) struct GenerateArgs {
     /// Go on behind the token that ends a text
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Guess the next tokens, and check several in one pass: faster where a text repeats itself
+    ///
+    /// Guesses come from the text so far (lookup), or from a smaller model with the same vocabulary.
+    /// The text is the same, with any sampling.
+    #[arg(long, value_name = "lookup|DIR", conflicts_with = "logprobs")]
+    pub(crate) speculate: Option<Speculation>,
+    /// Answer each line of a JSON Lines file, many at a time; - is standard input
+    ///
+    /// A line is an object with a prompt, and perhaps id, max_tokens, temperature, top_k, top_p,
+    /// min_p, seed and stop (a list), which go before the options. Its text is the one that it gets
+    /// alone.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "out",
+        conflicts_with_all = ["prompt", "json", "speculate", "logprobs"]
+    )]
+    pub(crate) batch: Option<PathBuf>,
+    /// Where the answers to --batch go: one line for each, in the same order
+    ///
+    /// A line has index, digest, id and prompt, text, prompt_tokens, generated_tokens, stop_reason,
+    /// stop_string and seed; or error. It is on disk before the next one is written. The same command
+    /// goes on behind the last whole line, whatever has ended it; a file that is not of this batch,
+    /// with these options, is refused.
+    #[arg(long, value_name = "FILE", requires = "batch")]
+    pub(crate) out: Option<PathBuf>,
+    /// Most lines of --batch that are answered together
+    #[arg(long, value_name = "N", default_value = "8", value_parser = parallel, requires = "batch")]
+    pub(crate) parallel: NonZeroUsize,
     /// Print each token written with its log-probability and the N likeliest, instead of the text
     ///
     /// One JSON object a line: token, piece, logprob, and top, a list of the same three. They are
@@ -217,6 +246,26 @@ pub(crate) struct GenerateArgs {
     pub(crate) json: bool,
 }
 
+/// Where guesses come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Speculation {
+    /// The text so far.
+    Lookup,
+    /// The model in this folder.
+    Model(PathBuf),
+}
+
+impl From<&str> for Speculation {
+    fn from(argument: &str) -> Self {
+        if argument == "lookup" { Self::Lookup } else { Self::Model(argument.into()) }
+    }
+}
+
+/// A number from 1 to 1024.
+fn parallel(text: &str) -> Result<NonZeroUsize, bench::OutOfRange> {
+    bench::count::<1024>(text)
+}
+
 const GENERATE_EXAMPLES: &str = "\
 Examples:
   mistral generate \"Once upon a time\"
@@ -226,6 +275,8 @@ Examples:
   mistral generate --seed 7 --stop \"The end\"
   mistral generate - --model Mistral-7B-v0.3 < letter.txt
   mistral generate \"SELECT\" --model Mistral-7B-v0.1 --adapter mistral-7b-sql-lora
+  mistral generate - --speculate lookup < code.rs
+  mistral generate --batch prompts.jsonl --out answers.jsonl --max-tokens 100
   mistral generate \"A fox\" --json | jq .decode_tokens_per_second";
 
 /// Write the logits of every position to a file

@@ -49,7 +49,21 @@ pub(crate) struct SamplingArgs {
 impl SamplingArgs {
     /// A sampler with its biases, which has seen nothing so far.
     pub(crate) fn sampler(&self) -> Result<Sampler, SamplerError> {
-        let sampler = Sampler::new(SamplerOptions {
+        self.sampler_with(self.options())
+    }
+
+    /// As [`sampler`](Self::sampler), with other options.
+    pub(crate) fn sampler_with(&self, options: SamplerOptions) -> Result<Sampler, SamplerError> {
+        let sampler = Sampler::new(options)?;
+        if self.logit_bias.is_empty() {
+            return Ok(sampler);
+        }
+        let biases = self.logit_bias.iter().map(|bias| (bias.token, bias.bias));
+        Ok(sampler.with_filter(LogitBias::new(biases)?))
+    }
+
+    pub(crate) fn options(&self) -> SamplerOptions {
+        SamplerOptions {
             repetition_penalty: self.repetition_penalty,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
@@ -60,12 +74,7 @@ impl SamplingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             seed: self.seed,
-        })?;
-        if self.logit_bias.is_empty() {
-            return Ok(sampler);
         }
-        let biases = self.logit_bias.iter().map(|bias| (bias.token, bias.bias));
-        Ok(sampler.with_filter(LogitBias::new(biases)?))
     }
 
     /// The tokens that biases speak of.

@@ -1,6 +1,10 @@
 //! `mistral generate`: a prompt, and how the model goes on with it.
 
+mod batch;
+mod journal;
+mod line;
 mod log_probs;
+mod tokens;
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
@@ -8,10 +12,11 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use mistral_model::generate::{StopReason, StopStrings, TextGenerator, TokenLogProbs};
-use mistral_model::{ModelError, Sampler, Session, SessionOptions, Tokenizer, Transformer};
+use mistral_model::{ModelError, Sampler, Session, Tokenizer, Transformer};
 use serde::Serialize;
 
 use self::log_probs::TokenReport;
+use self::tokens::Tokens;
 use super::{print, print_json, print_json_line};
 use crate::args::{GenerateArgs, TokenizerKind};
 use crate::failure::Failure;
@@ -40,6 +45,9 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    if let (Some(input), Some(out)) = (&args.batch, &args.out) {
+        return batch::run(args, input, out);
+    }
     // Everything that can be wrong with the options, before the weights are read.
     let mut sampler = args.sampling.sampler()?;
     let stops = StopStrings::new(&args.stop)?;
@@ -59,9 +67,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let adapter = args.adapter.open(checkpoint.config())?;
     let model = model::load(&checkpoint)?;
-    let options = args.compute.session(args.kv_dtype, ids.len());
-    let options = SessionOptions { sinks: args.sinks, ..options };
-    let mut session = Session::new(&model, options)?;
+    let mut session = Session::new(&model, tokens::session_options(args, ids.len()))?;
     if let Some(adapter) = adapter {
         session = session.with_adapter(adapter)?;
     }
@@ -166,20 +172,20 @@ impl Writer<'_> {
         // The last token is shown and never appended, so one more fits than there is room for.
         let room = session.remaining().map_or(usize::MAX, |room| room.saturating_add(1));
         let limit = self.args.max_tokens.min(room);
-        let mut tokens = session.generate_more(sampler)?;
-        if self.args.ignore_eos {
-            tokens = tokens.ignore_eos();
-        }
         let told = RefCell::new(Vec::new());
         let mut tokens: Box<dyn Iterator<Item = _>> = match self.args.logprobs {
-            None => Box::new(tokens),
-            Some(top) => Box::new(tokens.log_probs(top).map(|token| {
-                token.map(|token| {
-                    let id = token.token;
-                    told.borrow_mut().push(token);
-                    id
-                })
-            })),
+            None => Box::new(Tokens::new(self.args, session, sampler)?),
+            Some(top) => {
+                let tokens = session.generate_more(sampler)?;
+                let tokens = if self.args.ignore_eos { tokens.ignore_eos() } else { tokens };
+                Box::new(tokens.log_probs(top).map(|token| {
+                    token.map(|token| {
+                        let id = token.token;
+                        told.borrow_mut().push(token);
+                        id
+                    })
+                }))
+            }
         };
         // Ends the tokens, and not the text: what is held back still comes out.
         let tokens = iter::from_fn(|| if self.interrupt.pressed() { None } else { tokens.next() });

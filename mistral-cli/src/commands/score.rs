@@ -71,7 +71,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
         check(&scorer, &pairs, file)?;
     }
 
-    let progress = Progress::answering(requests.len());
+    let progress = Progress::scoring_requests(requests.len());
     let mut summary = Summary::default();
     let groups = requests.chunks(TOGETHER).zip(pairs.chunks(TOGETHER));
     for (done, (requests, pairs)) in groups.enumerate() {

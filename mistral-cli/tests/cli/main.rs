@@ -5,6 +5,7 @@
 
 mod adapter;
 mod bad_input;
+mod batch;
 mod bench;
 mod generate;
 mod inspect;

@@ -17,8 +17,8 @@ use crate::generate::Sampler;
 pub struct Request {
     /// What stands before the text, at least one token.
     pub prompt: Vec<u32>,
-    /// How tokens are drawn. It belongs to this request alone: so do its seed and its history, of
-    /// which the prompt is the beginning.
+    /// How tokens are drawn. It belongs to this request alone, as do its seed and its history. It
+    /// is given the prompt to [observe](Sampler::observe).
     pub sampler: Sampler,
     /// Most tokens to write. Default 256. The cache of a model without a window is set aside for as
     /// many.

@@ -115,7 +115,9 @@ impl<M: Borrow<Transformer> + Clone> Sequence<M> {
             let len = pairs.take_while(|(a, b)| a == b).count();
             let offer = match &other.session {
                 Some(session) if session.position() < len => Start::Wait { donor, len },
-                Some(session) if session.can_fork_at(len) => Start::Branch { donor, len },
+                Some(session) if session.check_rewind(session.position() - len).is_ok() => {
+                    Start::Branch { donor, len }
+                }
                 Some(_) => continue,
                 None => Start::Wait { donor, len },
             };

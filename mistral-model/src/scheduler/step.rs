@@ -75,7 +75,7 @@ impl<M: Borrow<Transformer> + Clone> Scheduler<M> {
                 continue;
             }
             let session = match sequence.start_among(earlier) {
-                Start::Empty => Session::for_batches(self.model.clone(), self.options.session),
+                Start::Empty => Session::with_buffers(self.model.clone(), self.options.session, 1),
                 Start::Branch { donor, len } => earlier[donor].branch(len),
                 Start::Wait { donor, len } => {
                     earlier[donor].pause_at = earlier[donor].pause_at.min(len);

@@ -57,7 +57,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     }
 
     /// An error if so many tokens cannot be taken back.
-    pub(super) fn check_rewind(&self, tokens: usize) -> Result<(), ModelError> {
+    pub(crate) fn check_rewind(&self, tokens: usize) -> Result<(), ModelError> {
         self.check_whole()?;
         if tokens == 0 {
             return Ok(());

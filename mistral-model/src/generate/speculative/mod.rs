@@ -56,6 +56,28 @@ pub trait Drafter {
     }
 }
 
+impl<D: Drafter + ?Sized> Drafter for Box<D> {
+    fn observe(&mut self, tokens: &[u32]) {
+        (**self).observe(tokens);
+    }
+
+    fn confidence(&mut self) -> Option<usize> {
+        (**self).confidence()
+    }
+
+    fn draft(&mut self, most: usize, sampler: &Sampler, drafts: &mut Vec<u32>) {
+        (**self).draft(most, sampler, drafts);
+    }
+
+    fn vocab_size(&self) -> Option<usize> {
+        (**self).vocab_size()
+    }
+
+    fn cost(&self, model: &Transformer) -> f64 {
+        (**self).cost(model)
+    }
+}
+
 /// How far speculation goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SpeculationOptions {

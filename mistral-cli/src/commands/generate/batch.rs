@@ -1,0 +1,127 @@
+//! `mistral generate --batch`: many prompts, one pass over the weights for all of them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::Path;
+
+use mistral_model::generate::StopStrings;
+use mistral_model::scheduler::{Progress, RequestId};
+use mistral_model::{Scheduler, SchedulerOptions, Transformer};
+
+use super::journal::{Journal, digest};
+use super::line::{Settings, Text};
+use crate::args::GenerateArgs;
+use crate::failure::Failure;
+use crate::model::{self, ModelSource};
+use crate::{input, progress};
+
+pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), Failure> {
+    // What is wrong with the options is wrong with every line.
+    args.sampling.sampler()?;
+    StopStrings::new(&args.stop)?;
+    let input = input::file(batch)?;
+    let lines: Vec<&str> = input.lines().collect();
+    let options = fingerprint(args);
+    let digests: Vec<u64> =
+        lines.iter().map(|line| digest(&[options.as_bytes(), line.as_bytes()])).collect();
+    let source = ModelSource::new(args.model.as_deref());
+    let tokenizer = source.tokenizer()?;
+    super::check_tokens(args, &tokenizer)?;
+    let mut journal = Journal::open(out, &digests)?;
+    if journal.lines() == lines.len() {
+        return Ok(());
+    }
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    let constraint = args.constraint.read(&tokenizer, &checkpoint.config().eos_tokens)?;
+    let model = model::load(&checkpoint)?;
+    let options = SchedulerOptions {
+        session: args.compute.session(args.kv_dtype, usize::MAX),
+        max_running: args.parallel.get(),
+        ..SchedulerOptions::default()
+    };
+    let mut work = Work {
+        settings: Settings { args, tokenizer: &tokenizer, constraint },
+        scheduler: Scheduler::new(&model, options)?,
+        lines: lines.iter().copied().enumerate().skip(journal.lines()).collect(),
+        texts: HashMap::new(),
+        answers: BTreeMap::new(),
+    };
+    let bar = progress::Progress::answering(lines.len());
+    while let Some(digest) = digests.get(journal.lines()) {
+        bar.reached(journal.lines() as u64);
+        match work.answers.remove(&journal.lines()) {
+            Some(answer) => journal.write(*digest, &answer)?,
+            None => work.step()?,
+        }
+    }
+    Ok(())
+}
+
+/// The options that an answer depends on.
+fn fingerprint(args: &GenerateArgs) -> String {
+    let open = args.compute.open;
+    let model = (&args.model, open.weights, open.window.map(|window| window.0));
+    let ends = (args.max_tokens, &args.stop, &args.stop_token, args.ignore_eos);
+    format!("{model:?} {:?} {:?} {:?} {ends:?}", args.kv_dtype, args.sampling, args.constraint)
+}
+
+/// The requests on their way.
+struct Work<'a> {
+    settings: Settings<'a>,
+    scheduler: Scheduler<&'a Transformer>,
+    /// Those that were not looked at yet.
+    lines: VecDeque<(usize, &'a str)>,
+    texts: HashMap<RequestId, Text<'a>>,
+    /// Those whose turn to be written has not come, by line.
+    answers: BTreeMap<usize, String>,
+}
+
+impl Work<'_> {
+    /// Submits what there is room for, and moves all requests on.
+    fn step(&mut self) -> Result<(), Failure> {
+        while self.texts.len() < self.settings.args.parallel.get()
+            && let Some((index, line)) = self.lines.pop_front()
+        {
+            self.submit(index, line);
+        }
+        for event in self.scheduler.step()? {
+            let Some(mut text) = self.texts.remove(&event.request) else {
+                continue;
+            };
+            let index = text.index;
+            let answer = match event.progress {
+                Progress::Token(token) => match text.push(token) {
+                    Ok(false) => {
+                        self.texts.insert(event.request, text);
+                        continue;
+                    }
+                    Ok(true) => {
+                        self.scheduler.cancel(event.request);
+                        text.answer(None)
+                    }
+                    Err(error) => {
+                        self.scheduler.cancel(event.request);
+                        text.refuse(&error)
+                    }
+                },
+                Progress::Finished(finish) => text.answer(Some(finish)),
+                Progress::Failed(error) => text.refuse(&error),
+            };
+            self.answers.insert(index, answer);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, index: usize, line: &str) {
+        let answer = match Text::read(&self.settings, index, line) {
+            Err(refusal) => refusal,
+            Ok((text, request)) => match self.scheduler.submit(request) {
+                Err(error) => text.refuse(&error),
+                Ok(id) => {
+                    self.texts.insert(id, text);
+                    return;
+                }
+            },
+        };
+        self.answers.insert(index, answer);
+    }
+}

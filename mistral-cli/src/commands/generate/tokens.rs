@@ -1,0 +1,65 @@
+//! Tokens one by one, or several a pass where they can be guessed.
+
+use mistral_model::generate::{
+    DraftModel, Drafter, PromptLookup, SpeculationOptions, SpeculativeGenerator,
+};
+use mistral_model::{Generator, ModelError, Sampler, Session, SessionOptions, Transformer};
+
+use crate::args::{GenerateArgs, Speculation};
+use crate::failure::Failure;
+use crate::model::{self, ModelSource};
+
+/// The tokens that the model writes; the same either way.
+pub(super) enum Tokens<'s, 'm> {
+    Plain(Generator<'s, &'m Transformer>),
+    Guessed(SpeculativeGenerator<'s, &'m Transformer, Box<dyn Drafter>>),
+}
+
+impl<'s, 'm> Tokens<'s, 'm> {
+    pub(super) fn new(
+        args: &GenerateArgs,
+        session: &'s mut Session<&'m Transformer>,
+        sampler: Sampler,
+    ) -> Result<Self, Failure> {
+        let drafter: Box<dyn Drafter> = match &args.speculate {
+            None => {
+                let tokens = session.generate_more(sampler)?;
+                return Ok(Self::Plain(if args.ignore_eos { tokens.ignore_eos() } else { tokens }));
+            }
+            Some(Speculation::Lookup) => Box::new(PromptLookup::new()),
+            Some(Speculation::Model(folder)) => {
+                let checkpoint = ModelSource::Folder(folder).checkpoint(args.compute.open.options())?;
+                let model = model::load(&checkpoint)?;
+                Box::new(DraftModel::new(model, session.options())?)
+            }
+        };
+        let options = SpeculationOptions::default();
+        let tokens = SpeculativeGenerator::new(session, sampler, drafter, options)?;
+        Ok(Self::Guessed(if args.ignore_eos { tokens.ignore_eos() } else { tokens }))
+    }
+}
+
+/// Options of a session whose tokens may be guessed.
+pub(super) fn session_options(args: &GenerateArgs, tokens: usize) -> SessionOptions {
+    let options = args.compute.session(args.kv_dtype, tokens);
+    let options = SessionOptions { sinks: args.sinks, ..options };
+    match args.speculate {
+        None => options,
+        Some(_) => {
+            let drafts = SpeculationOptions::default().max_drafts;
+            let max_chunk = options.max_chunk.max(1 + drafts);
+            SessionOptions { rewind_slack: drafts, max_chunk, ..options }
+        }
+    }
+}
+
+impl Iterator for Tokens<'_, '_> {
+    type Item = Result<u32, ModelError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Plain(tokens) => tokens.next(),
+            Self::Guessed(tokens) => tokens.next(),
+        }
+    }
+}
