@@ -10,7 +10,8 @@ use mistral_core::threads;
 use ndarray::{ArrayViewMut2, Axis, Slice};
 
 use crate::error::ModelError;
-use crate::layer::{Heads, History, Shared};
+use crate::history::{Heads, History, SequenceCache};
+use crate::layer::Shared;
 use crate::scratch::{Scratch, rows};
 use crate::session::{Cache, Session};
 use crate::transformer::{Transformer, first_not_finite};
@@ -92,16 +93,16 @@ impl<M: Borrow<Transformer>> Batch<M> {
         }
         for (session, angles) in sessions.iter().zip(&mut self.angles) {
             let position = session.position();
-            model.shared().rope.angles_into(position..position + 1, angles);
+            model.rope().angles_into(position..position + 1, angles);
         }
         let caches = sessions.iter_mut().map(|session| session.cache_mut()).collect();
         let mut pass = Pass { caches, angles: &self.angles, layer: 0 };
         let (scratch, logits) = (&mut self.scratch, &mut self.logits);
         let done = threads::enter(|| forward(model, tokens, &mut pass, scratch, logits));
         let logits = self.logits.chunks_exact(model.config().vocab_size);
-        for (session, logits) in sessions.iter_mut().zip(logits) {
+        for ((session, token), logits) in sessions.iter_mut().zip(tokens).zip(logits) {
             match done {
-                Ok(()) => session.set_logits(logits),
+                Ok(()) => session.note_appended(&[*token], Some(logits)),
                 Err(_) => session.interrupt(),
             }
         }
@@ -155,7 +156,7 @@ fn forward(
         model.embed(tokens, hidden.view_mut())?;
         for (index, layer) in model.layers().iter().enumerate() {
             pass.layer = index;
-            layer.forward(model.shared(), hidden.view_mut(), pass, scratch)?;
+            layer.forward(model.shared(index), hidden.view_mut(), pass, scratch)?;
             finite(&hidden, index, pass)?;
         }
         let mut logits = rows(logits, tokens.len(), config.vocab_size)?;

@@ -81,6 +81,28 @@ pub enum ModelError {
     /// A chunk ended half way and could not be taken back.
     #[error("an earlier error left the session half way through a chunk: call `reset` first")]
     Interrupted,
+    /// More tokens to be taken back than can be.
+    #[error(
+        "{tokens} of {position} tokens cannot be taken back, expected at most {most}, or all: keep \
+         more with `rewind_slack`, or reset and prefill again"
+    )]
+    RewindTooFar {
+        /// Tokens to be taken back.
+        tokens: usize,
+        /// Tokens in the session.
+        position: usize,
+        /// Most that can be taken back, but for all of them.
+        most: usize,
+    },
+    /// What does not go with forgetting what gets little attention.
+    #[error(
+        "a session with heavy hitters cannot have {what}, for what it evicts is gone: leave out \
+         `heavy_hitters`"
+    )]
+    HeavyHitters {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// No memory for a chunk.
     #[error("no memory for chunks of {tokens} tokens of {features} features: lower max_chunk")]
     OutOfMemory {

@@ -5,18 +5,15 @@
 //! out = h + feed_forward(norm(h))
 //! ```
 
-use std::ops::Range;
-
 use mistral_attention::Attention;
 use mistral_core::Matrix;
-use mistral_core::kv::KvElement;
-use mistral_core::ops::{Rope, RopeAngles, add, matmul_each, matmul_with, rms_norm, swiglu};
-use mistral_kvcache::{RollingKvCache, SequenceId};
-use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3};
+use mistral_core::ops::{Rope, add, matmul_each, matmul_with, rms_norm, swiglu};
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::scratch::{AttendScratch, Scratch};
+use crate::history::{Heads, History};
+use crate::scratch::Scratch;
 
 /// The parameters of a block. Matrices are `(outputs, inputs)`.
 #[derive(Debug)]
@@ -39,105 +36,12 @@ pub(crate) struct Layer {
     pub(crate) down_proj: Matrix,
 }
 
-/// What all blocks of a model share.
+/// What a block takes from the model beside its own parameters.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     pub(crate) config: &'a Config,
     pub(crate) attention: &'a Attention,
     pub(crate) rope: &'a Rope,
-}
-
-/// What a block hands to attention, for the tokens of one pass.
-///
-/// Shapes: `q` and `out` are `(tokens, n_heads, head_dim)`, `k` and `v` `(tokens, n_kv_heads,
-/// head_dim)`. Queries and keys are not rotated yet.
-pub(crate) struct Heads<'a> {
-    pub(crate) q: ArrayViewMut3<'a, f32>,
-    pub(crate) k: ArrayViewMut3<'a, f32>,
-    pub(crate) v: ArrayView3<'a, f32>,
-    pub(crate) out: ArrayViewMut3<'a, f32>,
-    pub(crate) scratch: &'a mut AttendScratch,
-}
-
-/// Where a block's attention finds the keys and values of earlier tokens: the rest of the block
-/// does not know whether its tokens belong to one sequence or to many.
-pub(crate) trait History {
-    /// Rotates, stages the keys and values, attends, and commits them.
-    fn attend(&mut self, shared: Shared<'_>, heads: Heads<'_>) -> Result<(), ModelError>;
-}
-
-/// The next chunk of one sequence, in one layer of its cache.
-pub(crate) struct CacheSlot<'a, E: KvElement> {
-    pub(crate) cache: &'a mut RollingKvCache<E>,
-    pub(crate) sequence: SequenceId,
-    pub(crate) layer: usize,
-    /// The rotation of each token of the chunk.
-    pub(crate) angles: &'a RopeAngles,
-}
-
-impl<E: KvElement> History for CacheSlot<'_, E> {
-    fn attend(&mut self, shared: Shared<'_>, heads: Heads<'_>) -> Result<(), ModelError> {
-        let Heads { mut q, mut k, v, out, scratch } = heads;
-        let start = self.cache.position(self.sequence)?;
-        let sinks = Sinks::new(self.cache.config().sinks(), shared, start..start + q.dim().0);
-        if let Some(sinks) = &sinks {
-            sinks.rotate(shared.rope, q.view(), scratch)?;
-        }
-        shared.rope.apply(q.view_mut(), self.angles)?;
-        shared.rope.apply(k.view_mut(), self.angles)?;
-        let step = self.cache.stage(self.sequence, self.layer, k.view(), v)?;
-        let kv = step.kv()?;
-        match sinks {
-            None => shared.attention.call(q.view(), &kv).scratch(&scratch.attention).run(out)?,
-            Some(Sinks { attention, .. }) => {
-                let turned = ArrayView3::from_shape(q.dim(), &scratch.sink_queries)?;
-                let call = attention.call(q.view(), &kv).sink_queries(turned);
-                call.scratch(&scratch.attention).run(out)?;
-            }
-        }
-        step.commit();
-        Ok(())
-    }
-}
-
-/// Attention of a session that keeps the first positions of its text (StreamingLLM,
-/// arXiv:2309.17453).
-///
-/// Once the text is longer than `sinks + window`, a query is as far from a sink as their places in
-/// a cache of that size are: no distance grows beyond what the model has seen.
-struct Sinks {
-    attention: Attention,
-    /// Where the queries stand.
-    positions: Range<usize>,
-    /// The last place in such a cache.
-    last: usize,
-}
-
-impl Sinks {
-    /// `None` if none are kept, or nothing is ever forgotten.
-    fn new(sinks: usize, shared: Shared<'_>, positions: Range<usize>) -> Option<Self> {
-        let config = shared.attention.config();
-        let window = config.window().size().filter(|_| sinks > 0)?;
-        let last = sinks.saturating_add(window.get() - 1);
-        let attention = Attention::new(config.with_sinks(sinks)).ok()?;
-        Some(Self { attention, positions, last })
-    }
-
-    /// Rotates a copy of the queries.
-    fn rotate(
-        &self,
-        rope: &Rope,
-        q: ArrayView3<'_, f32>,
-        scratch: &mut AttendScratch,
-    ) -> Result<(), ModelError> {
-        let places = self.positions.clone().map(|position| position.min(self.last));
-        rope.angles_into(places, &mut scratch.sink_angles);
-        scratch.sink_queries.clear();
-        scratch.sink_queries.extend(q.iter());
-        let copy = ArrayViewMut3::from_shape(q.dim(), &mut scratch.sink_queries)?;
-        rope.apply(copy, &scratch.sink_angles)?;
-        Ok(())
-    }
 }
 
 impl Layer {

@@ -7,6 +7,7 @@ pub mod chat;
 pub mod config;
 mod error;
 pub mod generate;
+mod history;
 mod layer;
 mod random;
 mod scratch;
@@ -26,7 +27,7 @@ pub use mistral_core::ops::RopeLayout;
 pub use mistral_core::{DType, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::RollingKvCache;
 pub use scratch::Scratch;
-pub use session::{Session, SessionOptions};
+pub use session::{HeavyHitters, Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;

@@ -19,13 +19,15 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     fn new(tokens: usize, features: usize) -> Result<Self, ModelError> {
-        let out_of_memory = || ModelError::OutOfMemory { tokens, features };
-        let padded = features.checked_add(PAD).and_then(|row| row.checked_mul(tokens));
-        let n = padded.ok_or_else(out_of_memory)?;
-        let mut data = Vec::new();
-        data.try_reserve_exact(n).map_err(|_| out_of_memory())?;
-        data.resize(n, 0.0);
-        Ok(Self { data, features })
+        let mut buffer = Self { data: Vec::new(), features };
+        buffer.grow(tokens)?;
+        Ok(buffer)
+    }
+
+    /// Makes room for `tokens` rows. Never shrinks.
+    fn grow(&mut self, tokens: usize) -> Result<(), ModelError> {
+        let padded = self.features.checked_add(PAD).and_then(|row| row.checked_mul(tokens));
+        grow(&mut self.data, padded, (tokens, self.features))
     }
 
     /// The first rows, `(tokens, features)`.
@@ -47,6 +49,21 @@ impl Buffer {
     }
 }
 
+/// Makes a buffer at least `n` long, for a shape to be named if there is no memory.
+fn grow(
+    data: &mut Vec<f32>,
+    n: Option<usize>,
+    (tokens, features): (usize, usize),
+) -> Result<(), ModelError> {
+    let out_of_memory = || ModelError::OutOfMemory { tokens, features };
+    let n = n.ok_or_else(out_of_memory)?;
+    if let Some(more) = n.checked_sub(data.len()) {
+        data.try_reserve_exact(more).map_err(|_| out_of_memory())?;
+        data.resize(n, 0.0);
+    }
+    Ok(())
+}
+
 /// The first `n` numbers, or as many as there are.
 fn front(data: &mut [f32], n: usize) -> &mut [f32] {
     let n = n.min(data.len());
@@ -60,6 +77,8 @@ pub(crate) struct AttendScratch {
     /// `(tokens, n_heads, head_dim)`: the queries that meet sinks. Empty in sessions without.
     pub(crate) sink_queries: Vec<f32>,
     pub(crate) sink_angles: RopeAngles,
+    /// `(n_kv_heads, keys)`: the weight that each key got. Empty in sessions without heavy hitters.
+    pub(crate) key_sums: Vec<f32>,
 }
 
 /// Buffers for chunks of up to a given number of tokens.
@@ -103,8 +122,8 @@ impl Scratch {
         let q = config.n_heads * config.head_dim;
         let kv = config.n_kv_heads * config.head_dim;
         let buffer = |features| Buffer::new(max_chunk, features);
-        let mut hidden = buffer(config.dim)?.data;
-        hidden.truncate(max_chunk * config.dim);
+        let mut hidden = Vec::new();
+        grow(&mut hidden, config.dim.checked_mul(max_chunk), (max_chunk, config.dim))?;
         Ok(Self {
             hidden,
             normed: buffer(config.dim)?,
@@ -118,6 +137,15 @@ impl Scratch {
             activations: Activations::default(),
             attend: AttendScratch::default(),
         })
+    }
+
+    /// Makes room for chunks of `tokens` tokens. Never shrinks.
+    pub(crate) fn grow(&mut self, tokens: usize) -> Result<(), ModelError> {
+        let dim = self.normed.features;
+        grow(&mut self.hidden, dim.checked_mul(tokens), (tokens, dim))?;
+        let projections = [&mut self.q, &mut self.k, &mut self.v, &mut self.attended];
+        let others = [&mut self.normed, &mut self.gate, &mut self.up];
+        projections.into_iter().chain(others).try_for_each(|buffer| buffer.grow(tokens))
     }
 }
 

@@ -12,7 +12,8 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::layer::{CacheSlot, Layer, Shared};
+use crate::history::{RollingSequence, SequenceCache, Turn};
+use crate::layer::{Layer, Shared};
 use crate::random;
 use crate::scratch::Scratch;
 use crate::weights::{Checkpoint, WeightFormats};
@@ -182,21 +183,33 @@ impl Transformer {
     pub fn forward_layers<E: KvElement>(
         &self,
         layers: Range<usize>,
-        mut hidden: ArrayViewMut2<'_, f32>,
+        hidden: ArrayViewMut2<'_, f32>,
         cache: &mut RollingKvCache<E>,
         sequence: SequenceId,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let start = cache.position(sequence)?;
-        let first = cache.next_layer(sequence)?;
+        cache.position(sequence)?;
+        self.run_layers(layers, hidden, &mut RollingSequence { cache, id: sequence }, scratch)
+    }
+
+    /// [`forward_layers`](Self::forward_layers) on a sequence that is kept in any way.
+    pub(crate) fn run_layers(
+        &self,
+        layers: Range<usize>,
+        mut hidden: ArrayViewMut2<'_, f32>,
+        cache: &mut impl SequenceCache,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let (start, first) = (cache.position(), cache.next_layer());
         let chosen = self.layers.get(layers.clone()).ok_or_else(out_of_bounds)?;
         // Taken out, so that the layers can borrow the buffers beside it.
         let mut angles = std::mem::take(&mut scratch.angles);
         self.rope.angles_into(start..start + hidden.nrows(), &mut angles);
         let mut run = || {
             for (i, layer) in chosen.iter().enumerate() {
-                let mut slot = CacheSlot { cache, sequence, layer: first + i, angles: &angles };
-                layer.forward(self.shared(), hidden.view_mut(), &mut slot, scratch)?;
+                let mut turn = Turn { cache: &mut *cache, layer: first + i, angles: &angles };
+                let shared = self.shared(layers.start + i);
+                layer.forward(shared, hidden.view_mut(), &mut turn, scratch)?;
                 if let Some(row) = first_not_finite(hidden.view()) {
                     let position = start + row;
                     return Err(ModelError::NotFinite { layer: layers.start + i, position });
@@ -209,9 +222,14 @@ impl Transformer {
         result
     }
 
-    /// What the blocks have in common.
-    pub(crate) fn shared(&self) -> Shared<'_> {
+    /// What block `layer` takes from the model.
+    pub(crate) fn shared(&self, _layer: usize) -> Shared<'_> {
         Shared { config: &self.config, attention: &self.attention, rope: &self.rope }
+    }
+
+    /// The rotation of queries and keys.
+    pub(crate) fn rope(&self) -> &Rope {
+        &self.rope
     }
 
     /// The blocks.

@@ -423,12 +423,18 @@ fn weights_that_are_no_numbers_are_found_where_they_first_show() {
     let mut file = File::golden("v01");
     file.part("lm_head.weight")[..4].copy_from_slice(&nan);
     let model = file.open().unwrap();
-    let mut session = Session::new(&model, SessionOptions::default()).unwrap();
+    let options = SessionOptions { max_chunk: 20, ..Default::default() };
+    let mut session = Session::new(&model, options).unwrap();
     let error = session.prefill(&[1, 2, 3]).unwrap_err();
     assert!(matches!(error, ModelError::NotFinite { layer: 3, position: 2 }), "{error:?}");
+    assert_eq!((session.position(), session.logits()), (0, [].as_slice()));
+    // The first chunk needs no logits. The second pushes out what would be needed to go back to it.
+    let error = session.prefill(&[1; 40]).unwrap_err();
+    assert!(matches!(error, ModelError::NotFinite { layer: 3, position: 39 }), "{error:?}");
     assert!(matches!(session.prefill(&[1]), Err(ModelError::Interrupted)));
+    assert!(matches!(session.rewind(1), Err(ModelError::Interrupted)));
     session.reset().unwrap();
-    assert_eq!(session.position(), 0);
+    assert_eq!((session.position(), session.tokens()), (0, [].as_slice()));
 }
 
 #[test]

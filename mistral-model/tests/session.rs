@@ -293,7 +293,7 @@ fn sinks_are_seen_from_afar_and_change_no_bit_of_the_rest() {
     let model = windowed();
     let tokens = tokens(6 * W);
     let with = |sinks, kv_dtype, max_chunk| {
-        let options = SessionOptions { kv_dtype, max_chunk, sinks };
+        let options = SessionOptions { kv_dtype, max_chunk, sinks, ..Default::default() };
         all_bits(&model, &tokens, options)
     };
     for kv_dtype in KvFormat::ALL {

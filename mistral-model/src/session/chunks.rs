@@ -1,0 +1,159 @@
+//! Tokens appended in chunks.
+
+use std::borrow::Borrow;
+
+use mistral_core::threads;
+use mistral_kvcache::ChunkPlan;
+use ndarray::ArrayView2;
+
+use super::Session;
+use super::cache::Cache;
+use crate::error::ModelError;
+use crate::history::SequenceCache;
+use crate::scratch::{Scratch, rows};
+use crate::transformer::{Transformer, first_not_finite};
+
+impl<M: Borrow<Transformer>> Session<M> {
+    /// Appends tokens, in chunks, and returns the logits after the last one.
+    ///
+    /// # Errors
+    ///
+    /// Found before any work, and nothing is appended:
+    ///
+    /// - [`ModelError::EmptyPrompt`], [`ModelError::UnknownToken`]: the tokens are wrong.
+    /// - [`ModelError::ContextFull`]: more than a model without a window can take.
+    /// - [`ModelError::Interrupted`]: an earlier error left a chunk half done.
+    ///
+    /// On the way, with the whole chunks before it appended:
+    ///
+    /// - [`ModelError::NotFinite`]: NaN or infinity. Unless the chunk could be taken back exactly,
+    ///   the session wants a [`reset`](Self::reset).
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
+        self.prefill_with(tokens, |_| {})
+    }
+
+    /// [`prefill`](Self::prefill), with a call after each chunk that gets the number of tokens
+    /// done.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefill`](Self::prefill).
+    pub fn prefill_with(
+        &mut self,
+        tokens: &[u32],
+        mut progress: impl FnMut(usize),
+    ) -> Result<&[f32], ModelError> {
+        self.check(tokens)?;
+        for range in ChunkPlan::new(tokens.len(), self.options.max_chunk)? {
+            let done = range.end;
+            let wanted = if done == tokens.len() { Wanted::Last } else { Wanted::Nothing };
+            self.chunk(&tokens[range], wanted)?;
+            progress(done);
+        }
+        Ok(&self.logits)
+    }
+
+    /// Appends one token and returns the logits after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefill`](Self::prefill).
+    pub fn decode(&mut self, token: u32) -> Result<&[f32], ModelError> {
+        self.prefill(&[token])
+    }
+
+    /// Appends tokens and hands out the logits after every one of them, chunk by chunk: the index
+    /// of the chunk's first token and an array `(tokens, vocab_size)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefill`](Self::prefill), and whatever `each` returns.
+    pub fn logits_of_all<Err: From<ModelError>>(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(usize, ArrayView2<'_, f32>) -> Result<(), Err>,
+    ) -> Result<(), Err> {
+        self.check(tokens)?;
+        let vocab_size = self.model().config().vocab_size;
+        let mut all = Vec::new();
+        let plan = ChunkPlan::new(tokens.len(), self.options.max_chunk);
+        for range in plan.map_err(ModelError::from)? {
+            let (first, n) = (range.start, range.len());
+            all.resize(n * vocab_size, 0.0);
+            self.chunk(&tokens[range], Wanted::All(&mut all))?;
+            self.logits.copy_from_slice(&all[(n - 1) * vocab_size..]);
+            self.has_logits = true;
+            let logits = rows(&mut all, n, vocab_size).map_err(ModelError::from)?;
+            each(first, logits.view())?;
+        }
+        Ok(())
+    }
+
+    /// Runs one chunk through all layers. On an error the chunk is taken back, or the session is
+    /// marked as interrupted.
+    fn chunk(&mut self, tokens: &[u32], wanted: Wanted<'_>) -> Result<(), ModelError> {
+        let model: &Transformer = self.model.borrow();
+        let (cache, scratch) = (&mut self.cache, &mut self.scratch);
+        scratch.grow(tokens.len())?;
+        let start = cache.position();
+        let has_logits = matches!(wanted, Wanted::Last);
+        let logits = match wanted {
+            Wanted::Nothing => &mut [],
+            Wanted::Last => self.logits.as_mut_slice(),
+            Wanted::All(logits) => logits,
+        };
+        let done = threads::enter(|| forward(model, tokens, cache, scratch, logits));
+        // What was there is written over, or no longer that of the last token.
+        self.has_logits = has_logits && done.is_ok();
+        match done {
+            Ok(()) => self.tokens.extend_from_slice(tokens),
+            Err(_) => self.interrupted = !self.cache.undo_chunk(start),
+        }
+        done
+    }
+}
+
+/// Whose logits a chunk is run for.
+enum Wanted<'a> {
+    Nothing,
+    /// The last token's, into the session's own.
+    Last,
+    /// Every token's, `(tokens, vocab_size)`.
+    All(&'a mut [f32]),
+}
+
+/// The life of a chunk: embedding, layers, logits.
+///
+/// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
+fn forward(
+    model: &Transformer,
+    tokens: &[u32],
+    cache: &mut Cache,
+    scratch: &mut Scratch,
+    logits: &mut [f32],
+) -> Result<(), ModelError> {
+    let config = model.config();
+    let dim = config.dim;
+    let wanted = logits.len() / config.vocab_size;
+    let first = tokens.len() - wanted;
+    let start = cache.position();
+    // Taken out, so that the layers can borrow the other buffers beside it.
+    let mut buffer = std::mem::take(&mut scratch.hidden);
+    let result = (|| {
+        let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
+        model.embed(tokens, hidden.view_mut())?;
+        model.run_layers(0..config.n_layers, hidden, cache, scratch)?;
+        if wanted == 0 {
+            return Ok(());
+        }
+        let last = rows(&mut buffer[first * dim..], wanted, dim)?;
+        let mut logits = rows(logits, wanted, config.vocab_size)?;
+        model.logits(last.view(), logits.view_mut(), scratch)?;
+        first_not_finite(logits.view()).map_or(Ok(()), |row| {
+            let position = start + first + row;
+            Err(ModelError::NotFinite { layer: config.n_layers, position })
+        })
+    })();
+    scratch.hidden = buffer;
+    result
+}
