@@ -80,9 +80,9 @@ impl<'t> ChatEncoder<'t> {
         self.tokenizer
     }
 
-    /// The piece that ends an answer.
-    pub fn end_of_answer(&self) -> u32 {
-        self.template.ends().eos
+    /// The piece behind which an answer is calls of tools, in templates that have them.
+    pub fn tool_calls(&self) -> Option<u32> {
+        self.template.tool_calls()
     }
 
     /// The ids of a conversation, those of mistral-common 1.13.

@@ -38,7 +38,9 @@ pub enum ChatError {
     #[error("reasoning_effort is given, which these templates do not have: leave it out")]
     ReasoningEffort,
     /// `truncate_for_context_length` cannot be done.
-    #[error("truncate_for_context_length is true, which is not supported: drop old messages instead")]
+    #[error(
+        "truncate_for_context_length is true, which is not supported: drop old messages instead"
+    )]
     Truncation,
     /// Nothing is said.
     #[error("there is no message, expected at least one")]
@@ -66,7 +68,9 @@ pub enum ChatError {
         before: Role,
     },
     /// Calls without results, or results without calls.
-    #[error("before message {index} there are {calls} calls and {results} results, expected as many")]
+    #[error(
+        "before message {index} there are {calls} calls and {results} results, expected as many"
+    )]
     Unanswered {
         /// The first message behind them, from 0.
         index: usize,
@@ -89,7 +93,9 @@ pub enum ChatError {
     #[error("a user's message holds an image, which Mistral 7B cannot read: leave it out")]
     Image,
     /// Text and calls, or neither.
-    #[error("message {index}, the assistant's, has both text and tool calls or neither, expected one of them")]
+    #[error(
+        "message {index}, the assistant's, has both text and tool calls or neither, expected one of them"
+    )]
     TextOrCalls {
         /// Which message, from 0.
         index: usize,
@@ -117,7 +123,9 @@ pub enum ChatError {
         place: FunctionPlace,
     },
     /// A schema that is none.
-    #[error("the parameters of tool {tool:?} are no JSON schema (draft 7): {at} is {found}, expected {expected}")]
+    #[error(
+        "the parameters of tool {tool:?} are no JSON schema (draft 7): {at} is {found}, expected {expected}"
+    )]
     Schema {
         /// Name of the tool.
         tool: String,
@@ -150,8 +158,8 @@ pub enum ChatError {
         /// The id.
         id: String,
     },
-    /// Template v1 knows no calls.
-    #[error("template v1 has no tool calls and results: use a model of v0.3")]
+    /// Templates v1 and plain know no calls.
+    #[error("the template has no tool calls and results: use a model of v0.3")]
     NoToolTurns,
     /// Template v2 knows one result.
     #[error("template v2 shows one tool result for each message with calls, and there are more")]
@@ -163,7 +171,9 @@ pub enum ChatError {
         source: JsonError,
     },
     /// A vocabulary without the pieces of a template.
-    #[error("the vocabulary has no control piece {piece}, which template {template} writes: choose another template")]
+    #[error(
+        "the vocabulary has no control piece {piece}, which template {template} writes: choose another template"
+    )]
     NoPiece {
         /// The piece.
         piece: &'static str,

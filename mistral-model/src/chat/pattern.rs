@@ -253,7 +253,8 @@ impl Parser<'_> {
             flags.push(c);
         }
         let (on, off) = flags.split_once('-').unwrap_or((&flags, "i"));
-        let on = on.chars().all(|c| "aimsux".contains(c)) && !(on.contains('a') && on.contains('u'));
+        let on =
+            on.chars().all(|c| "aimsux".contains(c)) && !(on.contains('a') && on.contains('u'));
         let off = !off.is_empty() && off.chars().all(|c| "imsx".contains(c));
         if !on || !off || !self.takes(':') {
             return None;
@@ -406,9 +407,32 @@ mod tests {
     #[test]
     fn what_python_refuses_is_none() {
         for pattern in [
-            "[", "(", ")", "a)", "*", "a**", "^*", "a|*", "(?", "(?P<1>a)", "(?P<n>a)(?P<n>b)",
-            r"\p{L}", r"\", r"\1", r"(\1)", r"\x4", "[z-a]", r"[\d-z]", "a{3,2}", "(?<=a+)b",
-            "(?y)", "a(?i)", "(?P=n)", r"\Q", "[a", "(?<n>a)",
+            "[",
+            "(",
+            ")",
+            "a)",
+            "*",
+            "a**",
+            "^*",
+            "a|*",
+            "(?",
+            "(?P<1>a)",
+            "(?P<n>a)(?P<n>b)",
+            r"\p{L}",
+            r"\",
+            r"\1",
+            r"(\1)",
+            r"\x4",
+            "[z-a]",
+            r"[\d-z]",
+            "a{3,2}",
+            "(?<=a+)b",
+            "(?y)",
+            "a(?i)",
+            "(?P=n)",
+            r"\Q",
+            "[a",
+            "(?<n>a)",
         ] {
             assert!(!is_valid(pattern), "{pattern}");
         }

@@ -186,7 +186,9 @@ fn content(field: &Field<'_>, role: Role) -> Result<Content, ChatError> {
         Json::String(text) => Ok(Content::Text(text.clone())),
         Json::Array(_) => {
             let parts = field.list()?;
-            Ok(Content::Parts(parts.iter().map(|field| part(field, role)).collect::<Result<_, _>>()?))
+            Ok(Content::Parts(
+                parts.iter().map(|field| part(field, role)).collect::<Result<_, _>>()?,
+            ))
         }
         _ => Err(field.error("a string, or an array of parts")),
     }

@@ -74,16 +74,29 @@ fn keyword_violation(keyword: &str, value: &Json, at: &str) -> Option<Violation>
         "maximum" | "exclusiveMaximum" | "minimum" | "exclusiveMinimum" => {
             unless(matches!(value, Json::Integer(_) | Json::Float(_)), value, at, "a number")
         }
-        "maxLength" | "minLength" | "maxItems" | "minItems" | "maxProperties"
-        | "minProperties" => unless(is_count(value), value, at, "a whole number of at least 0"),
+        "maxLength" | "minLength" | "maxItems" | "minItems" | "maxProperties" | "minProperties" => {
+            unless(is_count(value), value, at, "a whole number of at least 0")
+        }
         "pattern" => {
             let fits = value.as_str().is_some_and(pattern::is_valid);
             unless(fits, value, at, "a regular expression")
         }
-        "additionalItems" | "contains" | "additionalProperties" | "propertyNames" | "if" | "then"
-        | "else" | "not" => schema(value, at),
+        "additionalItems"
+        | "contains"
+        | "additionalProperties"
+        | "propertyNames"
+        | "if"
+        | "then"
+        | "else"
+        | "not" => schema(value, at),
         "allOf" | "anyOf" | "oneOf" => schemas(value, at),
-        "items" => if value.as_array().is_some() { schemas(value, at) } else { schema(value, at) },
+        "items" => {
+            if value.as_array().is_some() {
+                schemas(value, at)
+            } else {
+                schema(value, at)
+            }
+        }
         "required" => unless(is_set_of_names(value), value, at, "an array of different strings"),
         "definitions" | "properties" => named(value, at, schema),
         "patternProperties" => {
@@ -95,9 +108,15 @@ fn keyword_violation(keyword: &str, value: &Json, at: &str) -> Option<Violation>
                 None => named(value, at, schema),
             }
         }
-        "dependencies" => named(value, at, |value, at| {
-            if is_set_of_names(value) { None } else { schema(value, at) }
-        }),
+        "dependencies" => {
+            named(
+                value,
+                at,
+                |value, at| {
+                    if is_set_of_names(value) { None } else { schema(value, at) }
+                },
+            )
+        }
         "type" => {
             const EXPECTED: &str = "array, boolean, integer, null, number, object or string, or an \
                                     array of different ones";

@@ -24,11 +24,7 @@ pub struct Tool {
 
 impl Tool {
     /// A function with a description and the schema of its arguments.
-    pub fn new(
-        name: impl Into<String>,
-        description: impl Into<String>,
-        parameters: Json,
-    ) -> Self {
+    pub fn new(name: impl Into<String>, description: impl Into<String>, parameters: Json) -> Self {
         Self { name: name.into(), description: description.into(), parameters }
     }
 

@@ -14,7 +14,10 @@ pub(super) struct Turns<'r> {
 
 /// All that one side says before another speaks.
 pub(super) enum Turn<'r> {
-    User { text: String, image: bool },
+    User {
+        text: String,
+        image: bool,
+    },
     Assistant(Answer<'r>),
     /// Results are not joined: one turn each.
     Result(Outcome<'r>),

@@ -133,9 +133,8 @@ impl Place {
 
     fn check_parts(&self, role: Role, content: &Content) -> Result<(), ChatError> {
         // Templates from v3 on could show a user's image, if the model had eyes.
-        let allowed = |kind| {
-            kind == PartKind::Image && role == Role::User && self.template.has_call_ids()
-        };
+        let allowed =
+            |kind| kind == PartKind::Image && role == Role::User && self.template.has_call_ids();
         match content.other_parts().find(|kind| !allowed(*kind)) {
             Some(kind) => Err(ChatError::NotText { index: self.index, role, kind }),
             None => Ok(()),
@@ -162,15 +161,21 @@ impl Place {
 }
 
 /// Nine letters or digits. A line break behind them passes, as it does in mistral-common.
-fn is_call_id(id: &str) -> bool {
+pub(super) fn is_call_id(id: &str) -> bool {
     let id = id.strip_suffix('\n').unwrap_or(id);
     id.len() == 9 && id.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// Likewise 1 to 64 letters, digits, `_` or `-`.
+pub(super) fn is_function_name(name: &str) -> bool {
+    let name = name.strip_suffix('\n').unwrap_or(name);
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
 fn check_name(name: &str, place: FunctionPlace) -> Result<(), ChatError> {
-    let stem = name.strip_suffix('\n').unwrap_or(name);
-    let fits = (1..=64).contains(&stem.len())
-        && stem.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    if fits { Ok(()) } else { Err(ChatError::FunctionName { name: name.to_owned(), place }) }
+    if is_function_name(name) {
+        return Ok(());
+    }
+    Err(ChatError::FunctionName { name: name.to_owned(), place })
 }

@@ -1,22 +1,18 @@
 //! Every request gives the ids of mistral-common, or its class of error, in both modes.
 
 use std::fs;
-use std::path::PathBuf;
 
-use mistral_model::Tokenizer;
 use mistral_model::chat::{
     ChatEncoder, ChatError, ChatRequest, Json, Prompt, TemplateVersion, Validation,
 };
 
+use super::{golden, tokenizer};
+
 /// Templates with the folder of the tokenizer that goes with them.
 const TEMPLATES: [(&str, &str); 3] = [("v1", "v1"), ("v2", "v2"), ("v3-7b", "v2")];
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
 fn read(name: &str) -> Json {
-    Json::parse(&fs::read_to_string(folder().join("chat").join(name)).unwrap()).unwrap()
+    Json::parse(&fs::read_to_string(golden("chat").join(name)).unwrap()).unwrap()
 }
 
 fn encode(
@@ -54,8 +50,8 @@ fn compare(requests: &str, results: impl Fn(&str) -> String) -> usize {
     let requests = read(requests);
     let requests = requests.get("chat").and_then(Json::as_array).unwrap();
     let mut wrong = Vec::new();
-    for (template, tokenizer) in TEMPLATES {
-        let tokenizer = Tokenizer::open(folder().join("tokenizer").join(tokenizer)).unwrap();
+    for (template, vocabulary) in TEMPLATES {
+        let tokenizer = tokenizer(vocabulary);
         let version: TemplateVersion = template.parse().unwrap();
         let chat = ChatEncoder::with_template(&tokenizer, version).unwrap();
         let results = read(&results(template));
@@ -82,8 +78,8 @@ fn every_request_gives_the_ids_or_the_error_of_mistral_common() {
 
 #[test]
 fn a_vocabulary_tells_its_template() {
-    for (template, tokenizer) in [("v1", "v1"), ("v3-7b", "v2")] {
-        let tokenizer = Tokenizer::open(folder().join("tokenizer").join(tokenizer)).unwrap();
+    for (template, vocabulary) in [("v1", "v1"), ("v3-7b", "v2")] {
+        let tokenizer = tokenizer(vocabulary);
         assert_eq!(TemplateVersion::of(&tokenizer).name(), template);
         assert_eq!(ChatEncoder::new(&tokenizer).unwrap().template().name(), template);
     }
@@ -91,7 +87,12 @@ fn a_vocabulary_tells_its_template() {
 
 #[test]
 fn a_template_refuses_a_vocabulary_without_its_controls() {
-    let tokenizer = Tokenizer::open(folder().join("tokenizer/v1")).unwrap();
+    let tokenizer = tokenizer("v1");
     let error = ChatEncoder::with_template(&tokenizer, TemplateVersion::V3For7B).unwrap_err();
     assert!(matches!(error, ChatError::NoPiece { piece: "[INST]", .. }), "{error}");
+}
+
+#[test]
+fn borders_and_random_requests_give_the_ids_or_the_error_of_mistral_common() {
+    assert_eq!(compare("edges/requests.json", |template| format!("edges/{template}.json")), 425);
 }

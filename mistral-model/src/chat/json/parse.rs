@@ -241,9 +241,10 @@ impl Parser<'_> {
             return Err(lone);
         }
         let second = self.hex4()?;
-        let both = 0x1_0000 + ((first - 0xd800) << 10) + second.wrapping_sub(0xdc00);
-        let c = if (0xdc00..0xe000).contains(&second) { char::from_u32(both) } else { None };
-        c.ok_or(lone)
+        if !(0xdc00..0xe000).contains(&second) {
+            return Err(lone);
+        }
+        char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)).ok_or(lone)
     }
 
     fn hex4(&mut self) -> Result<u32, JsonError> {

@@ -7,8 +7,8 @@ use crate::tokenizer::Tokenizer;
 /// The start of a sequence and the end of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::chat) struct Ends {
-    pub(in crate::chat) bos: u32,
-    pub(in crate::chat) eos: u32,
+    pub(super) bos: u32,
+    pub(super) eos: u32,
 }
 
 /// The pieces that templates from v2 on write.

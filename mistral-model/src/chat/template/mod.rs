@@ -1,6 +1,7 @@
 //! Versions of Mistral's chat template, one file each, and which of them a vocabulary is for.
 
 mod controls;
+mod plain;
 mod v1;
 mod v2;
 mod v3;
@@ -10,8 +11,7 @@ mod writer;
 use std::fmt;
 use std::str::FromStr;
 
-pub(super) use controls::Ends;
-use controls::Controls;
+use controls::{Controls, Ends};
 use writer::Writer;
 
 use super::error::ChatError;
@@ -26,6 +26,7 @@ use crate::tokenizer::Tokenizer;
 /// | `V2` | none of 7B | 32,768 pieces, `[INST]` is a control |
 /// | `V3` | Mixtral 8x22B | as `V2`, with `[IMG]`, `[PREFIX]` and `[SUFFIX]` |
 /// | `V3For7B` | 7B v0.3 | that of `V2`, byte for byte |
+/// | `Plain` | any, trained for chats or not | any |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TemplateVersion {
@@ -37,35 +38,46 @@ pub enum TemplateVersion {
     V3,
     /// [`V3`](Self::V3) on the vocabulary of 7B v0.3.
     V3For7B,
+    /// `User:` and `Assistant:` as text, for models without a template; no tools.
+    Plain,
 }
 
 impl TemplateVersion {
     /// All versions, oldest first.
-    pub const ALL: [Self; 4] = [Self::V1, Self::V2, Self::V3, Self::V3For7B];
+    pub const ALL: [Self; 5] = [Self::V1, Self::V2, Self::V3, Self::V3For7B, Self::Plain];
 
     /// The version that models with this vocabulary were trained with.
     ///
-    /// A vocabulary without the control piece `[INST]` is for `V1`, one with `[IMG]` for `V3`. The
-    /// one between them was published as "v2" and came with 7B v0.3, whose template is v3: it is
-    /// taken for `V3For7B`. `V2` is never found, only asked for.
+    /// With the control pieces `[INST]` and `[IMG]` it is for `V3`. Without `[IMG]` it was published
+    /// as "v2" and came with 7B v0.3, whose template is v3: it is taken for `V3For7B`, and `V2` is
+    /// never found, only asked for. Without `[INST]` it is for `V1` if it has the 32,000 pieces of
+    /// 7B v0.1, perhaps with others behind them, and else for `Plain`.
     pub fn of(tokenizer: &Tokenizer) -> Self {
         if v3::fits(tokenizer) {
             Self::V3
         } else if v3_7b::fits(tokenizer) {
             Self::V3For7B
-        } else {
+        } else if v1::fits(tokenizer) {
             Self::V1
+        } else {
+            Self::Plain
         }
     }
 
-    /// As it is written on a command line: `v1`, `v2`, `v3` or `v3-7b`.
+    /// As it is written on a command line: `v1`, `v2`, `v3`, `v3-7b` or `plain`.
     pub fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
             Self::V3 => "v3",
             Self::V3For7B => "v3-7b",
+            Self::Plain => "plain",
         }
+    }
+
+    /// Texts that end an answer because they begin the next question.
+    pub fn stop_strings(self) -> &'static [&'static str] {
+        if self == Self::Plain { plain::STOP_STRINGS } else { &[] }
     }
 
     /// Whether calls and results refer to each other.
@@ -82,7 +94,7 @@ impl fmt::Display for TemplateVersion {
 
 /// A name that no template has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no chat template is called {found:?}, expected v1, v2, v3 or v3-7b")]
+#[error("no chat template is called {found:?}, expected v1, v2, v3, v3-7b or plain")]
 pub struct UnknownTemplate {
     /// The name.
     pub found: String,
@@ -103,6 +115,7 @@ pub(super) enum Template {
     V1(Ends),
     V2(Controls),
     V3(Controls),
+    Plain { bos: Option<u32> },
 }
 
 /// The ids of a conversation.
@@ -113,23 +126,30 @@ pub(super) struct Written {
 }
 
 impl Template {
-    pub(super) fn new(
-        version: TemplateVersion,
-        tokenizer: &Tokenizer,
-    ) -> Result<Self, ChatError> {
+    pub(super) fn new(version: TemplateVersion, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
         Ok(match version {
             TemplateVersion::V1 => Self::V1(Ends::of(tokenizer, version)?),
             TemplateVersion::V2 => Self::V2(Controls::of(tokenizer, version)?),
             TemplateVersion::V3 | TemplateVersion::V3For7B => {
                 Self::V3(Controls::of(tokenizer, version)?)
             }
+            TemplateVersion::Plain => Self::Plain { bos: tokenizer.bos_token() },
         })
     }
 
-    pub(super) fn ends(&self) -> Ends {
+    fn bos(&self) -> Option<u32> {
         match self {
-            Self::V1(ends) => *ends,
-            Self::V2(controls) | Self::V3(controls) => controls.ends,
+            Self::V1(ends) => Some(ends.bos),
+            Self::V2(controls) | Self::V3(controls) => Some(controls.ends.bos),
+            Self::Plain { bos } => *bos,
+        }
+    }
+
+    /// The piece behind which an answer is calls.
+    pub(super) fn tool_calls(&self) -> Option<u32> {
+        match self {
+            Self::V1(_) | Self::Plain { .. } => None,
+            Self::V2(controls) | Self::V3(controls) => Some(controls.tool_calls),
         }
     }
 
@@ -144,13 +164,18 @@ impl Template {
         if let Self::V2(_) = self {
             v2::check_results(turns)?;
         }
-        let mut out = Writer::new(tokenizer, self.ends().bos);
+        let mut out = Writer::new(tokenizer, self.bos());
         for (index, turn) in turns.turns.iter().enumerate() {
             out.start_turn();
             match self {
                 Self::V1(ends) => v1::write(turns, turn, index, *ends, &mut out)?,
-                Self::V2(controls) => v2::Page { turns, tools, controls }.write(turn, index, &mut out)?,
-                Self::V3(controls) => v3::Page { turns, tools, controls }.write(turn, index, &mut out)?,
+                Self::V2(controls) => {
+                    v2::Page { turns, tools, controls }.write(turn, index, &mut out)?;
+                }
+                Self::V3(controls) => {
+                    v3::Page { turns, tools, controls }.write(turn, index, &mut out)?;
+                }
+                Self::Plain { .. } => plain::write(turns, turn, index, &mut out)?,
             }
         }
         let prefix = matches!(turns.turns.last(), Some(Turn::Assistant(answer)) if answer.prefix);

@@ -7,10 +7,21 @@
 //! Each pair of quotes is encoded on its own; `[INST]` is text, as the models learned it. The system
 //! prompt stands before the first question. Tools that are offered are not shown.
 
-use super::controls::Ends;
+use super::controls::{Ends, is_control};
 use super::writer::Writer;
 use crate::chat::error::ChatError;
 use crate::chat::turns::{Turn, Turns};
+use crate::tokenizer::Tokenizer;
+
+/// Pieces of the vocabulary of 7B v0.1; fine-tunes add theirs behind them.
+const PIECES: usize = 32_000;
+
+/// Whether a vocabulary is that of 7B v0.1 and v0.2.
+pub(super) fn fits(tokenizer: &Tokenizer) -> bool {
+    tokenizer.vocab_size() >= PIECES
+        && !is_control(tokenizer, "[INST]")
+        && is_control(tokenizer, "</s>")
+}
 
 pub(super) fn write(
     turns: &Turns<'_>,

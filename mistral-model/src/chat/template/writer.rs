@@ -14,8 +14,8 @@ pub(super) struct Writer<'t> {
 
 impl<'t> Writer<'t> {
     /// The one place that writes the start of a sequence.
-    pub(super) fn new(tokenizer: &'t Tokenizer, bos: u32) -> Self {
-        Self { tokenizer, ids: vec![bos], turn: 1 }
+    pub(super) fn new(tokenizer: &'t Tokenizer, bos: Option<u32>) -> Self {
+        Self { tokenizer, ids: bos.into_iter().collect(), turn: 0 }
     }
 
     pub(super) fn start_turn(&mut self) {
