@@ -4,9 +4,11 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use mistral_model::chat::{ChatError, ConversationError, ModerationError};
 use mistral_model::generate::{SamplerError, StopError, TextError};
 use mistral_model::tokenizer::TokenizerError;
 use mistral_model::{ConfigError, ModelError, WeightFormat, WeightsError};
+use rustyline::error::ReadlineError;
 
 use crate::token_list::NotAToken;
 
@@ -30,6 +32,21 @@ pub(crate) enum Failure {
     Sampler(#[from] SamplerError),
     #[error(transparent)]
     Stop(#[from] StopError),
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    #[error(transparent)]
+    Conversation(#[from] ConversationError),
+    #[error(transparent)]
+    Moderation(#[from] ModerationError),
+    #[error("{} holds no conversation", .path.display())]
+    NoConversation { path: PathBuf, source: ChatError },
+    #[error(
+        "the model's folder has no chat_template.jinja and no chat_template in \
+         tokenizer_config.json: choose another template than jinja"
+    )]
+    NoTemplate,
+    #[error("the terminal cannot be read")]
+    Terminal(#[from] ReadlineError),
     #[error(transparent)]
     Tokens(#[from] NotAToken),
     #[error("cannot read {name}")]
@@ -65,12 +82,24 @@ impl Failure {
         matches!(self, Self::Stdout { source } if source.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// Nobody can be told anything any more.
+    pub(crate) fn is_output(&self) -> bool {
+        matches!(self, Self::Stdout { .. })
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Model(error) | Self::Text(TextError::Generate(error)) => model_exit_code(error),
+            Self::Model(error)
+            | Self::Text(TextError::Generate(error))
+            | Self::Conversation(ConversationError::Model(error))
+            | Self::Moderation(ModerationError::Model(error)) => model_exit_code(error),
+            Self::Moderation(ModerationError::Unreadable { .. } | ModerationError::Tie { .. }) => {
+                FAILED
+            }
             Self::NotAFile { .. }
             | Self::Output { .. }
             | Self::Stdout { .. }
+            | Self::Terminal(_)
             | Self::Threads(_)
             | Self::Interrupt(_) => FAILED,
             _ => BAD_INPUT,

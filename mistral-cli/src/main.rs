@@ -15,6 +15,7 @@ mod memory;
 mod model;
 mod output;
 mod progress;
+mod template;
 mod token_list;
 mod window_size;
 
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
-use crate::commands::{bench, generate, inspect, logits, quantize, tokenize};
+use crate::commands::{bench, chat, generate, inspect, logits, moderate, quantize, tokenize};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -52,6 +53,8 @@ fn run(command: &Command) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     pool.install(|| match command {
         Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Moderate(args) => moderate::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Inspect(args) => inspect::run(args),

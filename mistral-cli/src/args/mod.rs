@@ -1,16 +1,22 @@
 //! The command line: what can be asked, and the help that explains it.
 
 mod bench;
+mod chat;
+mod moderate;
 mod quantize;
+mod sampling;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistral_model::{Config, KvFormat, OpenOptions, SamplerOptions, SessionOptions, WeightFormat};
+use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat};
 
 pub(crate) use self::bench::BenchArgs;
+pub(crate) use self::chat::{ChatArgs, TemplateArgs};
+pub(crate) use self::moderate::ModerateArgs;
 pub(crate) use self::quantize::QuantizeArgs;
+pub(crate) use self::sampling::SamplingArgs;
 use crate::token_list::TokenList;
 use crate::window_size::WindowSize;
 
@@ -30,6 +36,7 @@ const CLI_EXAMPLES: &str = "\
 Examples:
   mistral generate \"Once upon a time\"
   mistral generate \"Dear diary,\" --model Mistral-7B-v0.1 --max-tokens 500
+  mistral chat --model Mistral-7B-Instruct-v0.3
   mistral inspect --preset 7b-v0.1
 
 Exit codes:
@@ -40,6 +47,8 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Generate(GenerateArgs),
+    Chat(ChatArgs),
+    Moderate(ModerateArgs),
     Logits(LogitsArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
@@ -52,6 +61,8 @@ impl Command {
     pub(crate) fn threads(&self) -> Option<u16> {
         match self {
             Self::Generate(args) => args.compute.threads,
+            Self::Chat(args) => args.compute.threads,
+            Self::Moderate(args) => args.compute.threads,
             Self::Logits(args) => args.compute.threads,
             Self::Quantize(args) => args.threads,
             Self::Bench(args) => args.threads,
@@ -151,21 +162,8 @@ pub(crate) struct GenerateArgs {
     /// A model without a sliding window stops earlier if its context is full.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_tokens: usize,
-    /// Below 1 is plainer, above 1 is wilder, 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Draw from the K likeliest tokens [default: from all]
-    #[arg(long, value_name = "K")]
-    top_k: Option<NonZeroUsize>,
-    /// Draw from the fewest likeliest tokens that have this share of the probability (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Drop tokens less than P times as likely as the likeliest (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
-    min_p: f32,
-    /// Where the random numbers start: another seed, another text
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
@@ -184,18 +182,6 @@ pub(crate) struct GenerateArgs {
     /// prefill_tokens_per_second, decode_tokens_per_second.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-impl GenerateArgs {
-    pub(crate) fn sampler(&self) -> SamplerOptions {
-        SamplerOptions {
-            temperature: self.temperature,
-            top_k: self.top_k.map(NonZeroUsize::get),
-            top_p: self.top_p,
-            min_p: self.min_p,
-            seed: self.seed,
-        }
-    }
 }
 
 const GENERATE_EXAMPLES: &str = "\

@@ -33,7 +33,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     // Everything that can be wrong with the options, before the weights are read.
-    let sampler = Sampler::new(args.sampler())?;
+    let sampler = args.sampling.sampler()?;
     let stops = StopStrings::new(&args.stop)?;
     let prompt = args.prompt.as_deref().map(input::text).transpose()?;
     let source = ModelSource::new(args.model.as_deref());
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         generated_tokens: written.tokens,
         stop_reason: written.stop_reason,
         stop_string: written.stop_string,
-        seed: args.seed,
+        seed: args.sampling.seed,
         prefill_tokens_per_second: rate(ids.len(), prefill),
         decode_tokens_per_second: rate(written.tokens, written.time),
     };

@@ -5,9 +5,11 @@
 
 mod bad_input;
 mod bench;
+mod chat;
 mod generate;
 mod inspect;
 mod logits;
+mod moderate;
 mod program;
 mod quantize;
 mod tokenize;

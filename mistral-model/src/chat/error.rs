@@ -180,6 +180,10 @@ pub enum ChatError {
         /// The template.
         template: super::TemplateVersion,
     },
+    /// A template in Jinja that fails, or refuses the conversation.
+    #[cfg(feature = "jinja")]
+    #[error(transparent)]
+    Template(#[from] super::jinja::JinjaError),
     /// The text cannot be encoded.
     #[error("a part of the conversation cannot be encoded")]
     Tokenizer {
@@ -253,6 +257,8 @@ impl ChatError {
             Self::SeveralResults => "UnsupportedTokenizerFeatureException",
             Self::TextAndCallsJoined => "ValueError",
             Self::Image => "AssertionError",
+            #[cfg(feature = "jinja")]
+            Self::Template(_) => "TemplateError",
             Self::NoPiece { .. } | Self::Tokenizer { .. } => "RuntimeError",
         }
     }

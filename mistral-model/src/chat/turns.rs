@@ -2,7 +2,7 @@
 //! JSON read.
 
 use super::error::ChatError;
-use super::json::{Json, JsonProblem, object};
+use super::json::{Json, JsonError, JsonProblem, object};
 use super::message::{Message, Role, ToolCall, join};
 
 /// A conversation that starts with a turn of the user.
@@ -34,14 +34,14 @@ pub(super) struct Answer<'r> {
 pub(super) struct Call<'r> {
     pub(super) id: Option<&'r str>,
     pub(super) name: &'r str,
-    pub(super) arguments: Json,
+    pub(super) arguments: Embedded,
 }
 
 /// A tool's answer as a value.
 pub(super) struct Outcome<'r> {
     pub(super) call_id: Option<&'r str>,
     pub(super) name: Option<&'r str>,
-    pub(super) content: Json,
+    pub(super) content: Embedded,
 }
 
 impl<'r> Turns<'r> {
@@ -112,15 +112,30 @@ fn outcome(message: &Message) -> Result<Option<Outcome<'_>>, ChatError> {
     Ok(Some(Outcome { call_id: call_id.as_deref(), name: name.as_deref(), content }))
 }
 
-/// Text inside JSON: as the value that it is, or else as a string. No text is an empty object.
-fn embedded(text: &str) -> Result<Json, ChatError> {
-    if text.is_empty() {
-        return Ok(object([]));
+/// Text that stands inside JSON.
+pub(super) struct Embedded(Result<Json, JsonError>);
+
+impl Embedded {
+    /// The value, to be written.
+    pub(super) fn value(&self) -> Result<Json, ChatError> {
+        self.0.clone().map_err(|source| ChatError::Embedded { source })
     }
-    Json::parse(text).or_else(|source| match source.problem {
-        JsonProblem::TooDeep { .. }
-        | JsonProblem::TooManyDigits { .. }
-        | JsonProblem::LoneSurrogate => Err(ChatError::Embedded { source }),
-        _ => Ok(Json::from(text)),
-    })
+}
+
+/// Text as the value that it is, or else as a string. No text is an empty object.
+fn embedded(text: &str) -> Result<Embedded, ChatError> {
+    if text.is_empty() {
+        return Ok(Embedded(Ok(object([]))));
+    }
+    match Json::parse(text) {
+        Ok(value) => Ok(Embedded(Ok(value))),
+        Err(source) => match source.problem {
+            JsonProblem::TooDeep { .. } | JsonProblem::TooManyDigits { .. } => {
+                Err(ChatError::Embedded { source })
+            }
+            // It can be read, and is an error only where it is written.
+            JsonProblem::LoneSurrogate => Ok(Embedded(Err(source))),
+            _ => Ok(Embedded(Ok(Json::from(text)))),
+        },
+    }
 }

@@ -5,6 +5,8 @@
 mod calls;
 mod conversation;
 mod golden;
+#[cfg(feature = "jinja")]
+mod jinja;
 mod messages;
 mod moderation;
 

@@ -5,6 +5,7 @@ use mistral_model::chat::{
     ToolCall, Validation,
 };
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::tokenizer;
 
@@ -41,22 +42,6 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_text_becomes_a_control(system in tricky(), user in tricky(), said in "x[\\PC<>\\[\\]/sINT]{0,12}") {
-        let controls_in = |name: &str, version| {
-            let tokenizer = tokenizer(name);
-            let chat = ChatEncoder::with_template(&tokenizer, version).unwrap();
-            let messages =
-                [Message::system(system.as_str()), Message::user(user.as_str()), Message::assistant(said.as_str()), Message::user(user.as_str())];
-            let ids = encode(&chat, messages).ids;
-            // Controls have the ids below the bytes, the unknown piece among them.
-            let text = if name == "v1" { 3 } else { 771 };
-            ids.into_iter().filter(|id| *id < text).collect::<Vec<_>>()
-        };
-        prop_assert_eq!(controls_in("v1", TemplateVersion::V1), [1, 2]);
-        prop_assert_eq!(controls_in("v2", TemplateVersion::V3For7B), [1, 3, 4, 2, 3, 4]);
-    }
-
-    #[test]
     fn what_is_saved_comes_back(texts in prop::collection::vec(tricky(), 4)) {
         let call = ToolCall::new("abcdefgh1", "f", texts[2].as_str());
         let request = ChatRequest::new([
@@ -71,6 +56,33 @@ proptest! {
     }
 }
 
+/// The controls among the ids of a conversation: they lie below the bytes.
+fn controls(chat: &ChatEncoder<'_>, messages: &[Message], bytes: u32) -> Vec<u32> {
+    encode(chat, messages).ids.into_iter().filter(|id| *id < bytes).collect()
+}
+
+#[test]
+fn no_text_becomes_a_control() {
+    let (old, new) = (tokenizer("v1"), tokenizer("v2"));
+    let old = ChatEncoder::new(&old).unwrap();
+    let new = ChatEncoder::new(&new).unwrap();
+    let said = "x[\\PC<>\\[\\]/sINT]{0,12}";
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) };
+    TestRunner::new(config)
+        .run(&(tricky(), tricky(), said), |(system, user, said)| {
+            let messages = [
+                Message::system(system),
+                Message::user(user.as_str()),
+                Message::assistant(said),
+                Message::user(user),
+            ];
+            prop_assert_eq!(controls(&old, &messages, 3), [1, 2]);
+            prop_assert_eq!(controls(&new, &messages, 771), [1, 3, 4, 2, 3, 4]);
+            Ok(())
+        })
+        .unwrap();
+}
+
 #[test]
 fn the_guardrail_is_the_papers_and_stands_before_the_users_own_system_prompt() {
     let tokenizer = tokenizer("v2");
@@ -81,7 +93,12 @@ fn the_guardrail_is_the_papers_and_stands_before_the_users_own_system_prompt() {
     let ids = chat.encode(&request, Validation::Test).unwrap().ids;
     let expected = format!("{SYSTEM_PROMPT}\n\nBe brief.\n\nHi");
     assert_eq!(tokenizer.decode(&ids).unwrap(), expected);
-    assert_eq!(SYSTEM_PROMPT.len(), 208);
+    assert_eq!(
+        SYSTEM_PROMPT,
+        "Always assist with care, respect, and truth. Respond with utmost utility yet securely. \
+         Avoid harmful, unethical, prejudiced, or negative content. Ensure replies promote fairness \
+         and positivity."
+    );
 }
 
 #[test]

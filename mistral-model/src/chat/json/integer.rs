@@ -8,7 +8,7 @@ pub struct Integer(Box<str>);
 
 impl Integer {
     /// From digits as JSON allows them: perhaps a minus, no zero in front of others.
-    pub(super) fn from_digits(digits: &str) -> Self {
+    pub(in crate::chat) fn from_digits(digits: &str) -> Self {
         // Python has no negative zero among its integers.
         Self(if digits == "-0" { "0" } else { digits }.into())
     }

@@ -67,20 +67,26 @@ impl Json {
     ///
     /// What is wrong, and at which byte.
     pub fn parse(text: &str) -> Result<Self, JsonError> {
-        let mut parser = Parser { text, at: 0 };
+        let mut parser = Parser { text, at: 0, lone_surrogate: None };
         parser.space();
         let value = parser.value(0)?;
         parser.space();
         if parser.at < text.len() {
             return Err(parser.expected("the end of the text"));
         }
-        Ok(value)
+        // Only now: to Python such a text is JSON, and another mistake would make it none.
+        match parser.lone_surrogate {
+            Some(offset) => Err(JsonError { offset, problem: JsonProblem::LoneSurrogate }),
+            None => Ok(value),
+        }
     }
 }
 
 struct Parser<'t> {
     text: &'t str,
     at: usize,
+    /// Where the first is.
+    lone_surrogate: Option<usize>,
 }
 
 impl Parser<'_> {
@@ -236,15 +242,18 @@ impl Parser<'_> {
         if let Some(c) = char::from_u32(first) {
             return Ok(c);
         }
-        let lone = JsonError { offset: start, problem: JsonProblem::LoneSurrogate };
-        if first >= 0xdc00 || !self.takes("\\u") {
-            return Err(lone);
+        let behind = self.at;
+        if first < 0xdc00 && self.takes("\\u") {
+            let second = self.hex4()?;
+            if (0xdc00..0xe000).contains(&second) {
+                let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            // Another character, which may begin a pair itself.
+            self.at = behind;
         }
-        let second = self.hex4()?;
-        if !(0xdc00..0xe000).contains(&second) {
-            return Err(lone);
-        }
-        char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)).ok_or(lone)
+        self.lone_surrogate.get_or_insert(start);
+        Ok(char::REPLACEMENT_CHARACTER)
     }
 
     fn hex4(&mut self) -> Result<u32, JsonError> {

@@ -60,3 +60,43 @@ fn string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_str(&text[plain..])?;
     f.write_char('"')
 }
+
+#[cfg(feature = "jinja")]
+impl Json {
+    /// `json.dumps(value, ensure_ascii=False, indent=indent)`.
+    pub(crate) fn to_string_indented(&self, indent: usize) -> String {
+        let mut text = String::new();
+        self.write_indented(indent, 1, &mut text);
+        text
+    }
+
+    fn write_indented(&self, indent: usize, level: usize, text: &mut String) {
+        let line = |text: &mut String, level: usize| {
+            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', indent * level));
+        };
+        let (brackets, members): (_, Vec<(Option<&str>, &Self)>) = match self {
+            Self::Array(values) => (['[', ']'], values.iter().map(|v| (None, v)).collect()),
+            Self::Object(members) => {
+                (['{', '}'], members.iter().map(|(k, v)| (Some(k.as_str()), v)).collect())
+            }
+            _ => (['[', ']'], Vec::new()),
+        };
+        if members.is_empty() {
+            text.push_str(&self.to_string());
+            return;
+        }
+        text.push(brackets[0]);
+        for (i, (key, value)) in members.into_iter().enumerate() {
+            text.push_str(if i == 0 { "" } else { "," });
+            line(text, level);
+            if let Some(key) = key {
+                text.push_str(&Self::from(key).to_string());
+                text.push_str(": ");
+            }
+            value.write_indented(indent, level + 1, text);
+        }
+        line(text, level - 1);
+        text.push(brackets[1]);
+    }
+}

@@ -42,7 +42,7 @@ impl Page<'_> {
                 self.answer(answer, call, out)
             }
             Turn::Result(_) if past => Ok(()),
-            Turn::Result(outcome) => self.result(&Json::Array(vec![result(outcome)]), out),
+            Turn::Result(outcome) => self.result(&Json::Array(vec![result(outcome)?]), out),
         }
     }
 
@@ -76,14 +76,15 @@ impl Page<'_> {
     pub(super) fn answer(
         &self,
         answer: &Answer<'_>,
-        call: impl Fn(&Call<'_>) -> Json,
+        call: impl Fn(&Call<'_>) -> Result<Json, ChatError>,
         out: &mut Writer<'_>,
     ) -> Result<(), ChatError> {
         if answer.calls.is_empty() {
             out.text(answer.text.trim_end_matches(' '))?;
         } else {
             out.control(self.controls.tool_calls);
-            out.json(&Json::Array(answer.calls.iter().map(call).collect()))?;
+            let calls = answer.calls.iter().map(call).collect::<Result<_, _>>()?;
+            out.json(&Json::Array(calls))?;
         }
         if !answer.prefix {
             out.control(self.controls.ends.eos);
@@ -122,11 +123,11 @@ pub(super) fn check_results(turns: &Turns<'_>) -> Result<(), ChatError> {
     Ok(())
 }
 
-fn call(call: &Call<'_>) -> Json {
-    object([("name", Json::from(call.name)), ("arguments", call.arguments.clone())])
+fn call(call: &Call<'_>) -> Result<Json, ChatError> {
+    Ok(object([("name", Json::from(call.name)), ("arguments", call.arguments.value()?)]))
 }
 
-fn result(outcome: &Outcome<'_>) -> Json {
+fn result(outcome: &Outcome<'_>) -> Result<Json, ChatError> {
     let name = outcome.name.map_or(Json::Null, Json::from);
-    object([("name", name), ("content", outcome.content.clone())])
+    Ok(object([("name", name), ("content", outcome.content.value()?)]))
 }

@@ -45,23 +45,23 @@ impl Page<'_> {
                 v2::check_answer(answer)?;
                 page.answer(answer, call, out)
             }
-            Turn::Result(outcome) => page.result(&result(outcome), out),
+            Turn::Result(outcome) => page.result(&result(outcome)?, out),
         }
     }
 }
 
-fn call(call: &Call<'_>) -> Json {
+fn call(call: &Call<'_>) -> Result<Json, ChatError> {
     let mut members = vec![
         ("name".to_owned(), Json::from(call.name)),
-        ("arguments".to_owned(), call.arguments.clone()),
+        ("arguments".to_owned(), call.arguments.value()?),
     ];
     if let Some(id) = call.id {
         members.push(("id".to_owned(), Json::from(id)));
     }
-    Json::Object(members)
+    Ok(Json::Object(members))
 }
 
-fn result(outcome: &Outcome<'_>) -> Json {
+fn result(outcome: &Outcome<'_>) -> Result<Json, ChatError> {
     let call_id = outcome.call_id.map_or(Json::Null, Json::from);
-    object([("content", outcome.content.clone()), ("call_id", call_id)])
+    Ok(object([("content", outcome.content.value()?), ("call_id", call_id)]))
 }

@@ -1,9 +1,14 @@
 //! Whether a text is a regular expression by the grammar of Python's `re`, as mistral-common
 //! demands it of the patterns in a schema. Nothing is matched here.
 
+mod characters;
+mod width;
+
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::str::Chars;
+
+use width::Width;
 
 /// Groups inside each other.
 const MAX_DEPTH: usize = 100;
@@ -14,35 +19,11 @@ const MAX_REPEAT: u64 = u32::MAX as u64 - 1;
 /// Whether Python would compile it. The flag `x`, which lets white space and comments into a
 /// pattern, is not followed.
 pub(super) fn is_valid(pattern: &str) -> bool {
-    let mut parser =
-        Parser { rest: pattern.chars().peekable(), groups: Vec::new(), names: HashMap::new() };
+    let (groups, names) = (Vec::new(), HashMap::new());
+    let mut parser = Parser { rest: pattern.chars().peekable(), groups, names, asked_for: 0 };
     parser.global_flags().and_then(|()| parser.alternatives(0)).is_some()
         && parser.rest.peek().is_none()
-}
-
-/// How many characters a part can match, at least and at most.
-#[derive(Clone, Copy, PartialEq)]
-struct Width {
-    least: u64,
-    most: u64,
-}
-
-impl Width {
-    const ZERO: Self = Self { least: 0, most: 0 };
-    const ONE: Self = Self { least: 1, most: 1 };
-
-    fn then(self, next: Self) -> Self {
-        let most = self.most.saturating_add(next.most);
-        Self { least: self.least.saturating_add(next.least), most }
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self { least: self.least.min(other.least), most: self.most.max(other.most) }
-    }
-
-    fn times(self, least: u64, most: u64) -> Self {
-        Self { least: self.least.saturating_mul(least), most: self.most.saturating_mul(most) }
-    }
+        && parser.asked_for <= parser.groups.len()
 }
 
 /// What stands before a repetition.
@@ -51,6 +32,8 @@ enum Item {
     Nothing,
     Once(Width),
     Repeated,
+    /// As if it were not there.
+    Comment,
 }
 
 struct Parser<'p> {
@@ -58,6 +41,8 @@ struct Parser<'p> {
     /// By number, from 1: its width, once it is closed.
     groups: Vec<Option<Width>>,
     names: HashMap<String, usize>,
+    /// The largest number of a group that a condition asks for; it may come later.
+    asked_for: usize,
 }
 
 /// Methods give `None` where the pattern is wrong.
@@ -85,9 +70,6 @@ impl Parser<'_> {
     }
 
     fn alternatives(&mut self, depth: usize) -> Option<Width> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
         let mut width = self.sequence(depth)?;
         while self.takes('|') {
             width = width.or(self.sequence(depth)?);
@@ -96,6 +78,9 @@ impl Parser<'_> {
     }
 
     fn sequence(&mut self, depth: usize) -> Option<Width> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
         let mut total = Width::ZERO;
         let mut last = Item::Nothing;
         while let Some(c) = self.rest.next_if(|c| !matches!(c, '|' | ')')) {
@@ -116,15 +101,18 @@ impl Parser<'_> {
                 last = Item::Repeated;
                 continue;
             }
-            last = match c {
+            let item = match c {
                 '^' | '$' => Item::Nothing,
                 '(' => self.group(depth)?,
                 '[' => self.class()?,
                 '\\' => self.escape()?,
                 _ => Item::Once(Width::ONE),
             };
-            if let Item::Once(width) = last {
+            if let Item::Once(width) = item {
                 total = total.then(width);
+            }
+            if !matches!(item, Item::Comment) {
+                last = item;
             }
         }
         Some(total)
@@ -171,8 +159,8 @@ impl Parser<'_> {
                 Item::Once(Width::ZERO)
             }
             '#' => {
-                self.rest.by_ref().take_while(|c| *c != ')').for_each(drop);
-                return Some(Item::Nothing);
+                self.rest.by_ref().find(|c| *c == ')')?;
+                return Some(Item::Comment);
             }
             '<' => {
                 self.rest.next_if(|c| matches!(c, '=' | '!'))?;
@@ -238,7 +226,8 @@ impl Parser<'_> {
             }
         }
         match name.parse::<usize>() {
-            Ok(number) => number.checked_sub(1).filter(|_| number <= MAX_DEPTH).map(drop)?,
+            Ok(0) => return None,
+            Ok(number) => self.asked_for = self.asked_for.max(number),
             Err(_) => self.names.get(&name).map(drop)?,
         }
         let yes = self.sequence(depth + 1)?;
@@ -261,121 +250,6 @@ impl Parser<'_> {
         }
         Some(Item::Once(self.alternatives(depth + 1)?))
     }
-
-    /// What follows a backslash outside of a class.
-    fn escape(&mut self) -> Option<Item> {
-        let c = *self.rest.peek()?;
-        match c {
-            'A' | 'b' | 'B' | 'Z' => {
-                self.rest.next();
-                Some(Item::Nothing)
-            }
-            '1'..='9' => {
-                let mut digits = String::new();
-                while digits.len() < 2
-                    && let Some(digit) = self.rest.next_if(char::is_ascii_digit)
-                {
-                    digits.push(digit);
-                }
-                let octal = |c: &char| ('0'..='7').contains(c);
-                if digits.len() == 2
-                    && digits.chars().all(|c| octal(&c))
-                    && let Some(third) = self.rest.next_if(octal)
-                {
-                    // Three octal digits are a character, of at most a byte.
-                    let byte = u32::from_str_radix(&format!("{digits}{third}"), 8).ok()?;
-                    return (byte <= 0o377).then_some(Item::Once(Width::ONE));
-                }
-                Some(Item::Once(self.closed(digits.parse().ok()?)?))
-            }
-            _ => {
-                self.character()?;
-                Some(Item::Once(Width::ONE))
-            }
-        }
-    }
-
-    /// A character or, as `Some(None)`, a kind of them such as `\d`, after a backslash.
-    fn character(&mut self) -> Option<Option<u32>> {
-        let c = self.rest.next()?;
-        let code = match c {
-            'd' | 'D' | 's' | 'S' | 'w' | 'W' => return Some(None),
-            'a' => 7,
-            'f' => 12,
-            'n' => 10,
-            'r' => 13,
-            't' => 9,
-            'v' => 11,
-            'x' => self.hex(2)?,
-            'u' => self.hex(4)?,
-            'U' => self.hex(8).filter(|code| *code <= u32::from(char::MAX))?,
-            'N' => {
-                let named = self.takes('{');
-                let name: String = self.rest.by_ref().take_while(|c| *c != '}').collect();
-                return (named && !name.is_empty()).then_some(None);
-            }
-            '0' => {
-                let mut code = 0;
-                for _ in 0..2 {
-                    let digit = self.rest.next_if(|c| ('0'..='7').contains(c));
-                    code = digit.and_then(|d| d.to_digit(8)).map_or(code, |d| code * 8 + d);
-                }
-                code
-            }
-            c if c.is_ascii_alphanumeric() => return None,
-            c => u32::from(c),
-        };
-        Some(Some(code))
-    }
-
-    fn hex(&mut self, digits: usize) -> Option<u32> {
-        (0..digits).try_fold(0_u32, |code, _| Some((code << 4) | self.rest.next()?.to_digit(16)?))
-    }
-
-    /// What follows an opening square bracket.
-    fn class(&mut self) -> Option<Item> {
-        self.takes('^');
-        let mut first = true;
-        loop {
-            let c = self.rest.next()?;
-            if c == ']' && !first {
-                return Some(Item::Once(Width::ONE));
-            }
-            first = false;
-            let low = self.member(c)?;
-            let mut ahead = self.rest.clone();
-            if ahead.next() == Some('-') && ahead.next().is_some_and(|c| c != ']') {
-                self.rest.next();
-                let high = self.rest.next()?;
-                let high = self.member(high)?;
-                // Neither end may be a kind of characters.
-                if low? > high? {
-                    return None;
-                }
-            }
-        }
-    }
-
-    fn member(&mut self, c: char) -> Option<Option<u32>> {
-        if c != '\\' {
-            return Some(Some(u32::from(c)));
-        }
-        match self.rest.peek()? {
-            'b' => {
-                self.rest.next();
-                Some(Some(8))
-            }
-            '1'..='7' => {
-                let mut code = 0;
-                for _ in 0..3 {
-                    let digit = self.rest.next_if(|c| ('0'..='7').contains(c));
-                    code = digit.and_then(|d| d.to_digit(8)).map_or(code, |d| code * 8 + d);
-                }
-                (code <= 0o377).then_some(Some(code))
-            }
-            _ => self.character(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -395,12 +269,20 @@ mod tests {
             "(?:a|bc)*?(?=d)(?!e)(?<=ab|cd)(?<!f)",
             r"\u00e9\x41\n\.\-/",
             "(a)?(?(1)b|c)",
-            "(?#note)a",
+            "(?#note)a(?#note)*",
             "a++(?>b)",
             "(?s-i:.)",
             "[[]",
         ] {
             assert!(is_valid(pattern), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_cannot_be_nested_without_end() {
+        assert!(is_valid(&("(?:".repeat(100) + &")".repeat(100))));
+        for open in ["(", "(?:", "(?(1)", "(?="] {
+            assert!(!is_valid(&(open.repeat(100_000) + &")".repeat(100_000))), "{open}");
         }
     }
 
@@ -433,6 +315,8 @@ mod tests {
             r"\Q",
             "[a",
             "(?<n>a)",
+            "(?#",
+            "(?(1)a)",
         ] {
             assert!(!is_valid(pattern), "{pattern}");
         }
