@@ -81,7 +81,7 @@ fn stdin() -> Result<String, Failure> {
     }
 }
 
-fn utf8(name: String, bytes: Vec<u8>) -> Result<String, Failure> {
+pub(crate) fn utf8(name: String, bytes: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         Failure::NotUtf8 { name, offset, found: error.as_bytes()[offset] }

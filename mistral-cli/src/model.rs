@@ -24,6 +24,11 @@ impl<'a> ModelSource<'a> {
         folder.map_or(Self::Demo, Self::Folder)
     }
 
+    /// The model, once its files are checked.
+    pub(crate) fn load(self, options: OpenOptions) -> Result<Transformer, Failure> {
+        load(&self.checkpoint(options)?)
+    }
+
     pub(crate) fn checkpoint(self, options: OpenOptions) -> Result<Checkpoint<'static>, Failure> {
         let opened: Result<_, WeightsError> = match self {
             Self::Demo => demo::checkpoint(options),

@@ -2,6 +2,8 @@
 #![deny(unsafe_code)]
 
 mod batch;
+#[cfg(feature = "tokenizer")]
+pub mod chat;
 pub mod config;
 mod error;
 mod fingerprint;

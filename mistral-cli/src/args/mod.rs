@@ -2,7 +2,9 @@
 
 mod adapter;
 mod bench;
+mod chat;
 mod constraint;
+mod moderate;
 mod perplexity;
 mod quantize;
 mod sampling;
@@ -17,7 +19,9 @@ use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat}
 
 pub(crate) use self::adapter::AdapterArgs;
 pub(crate) use self::bench::BenchArgs;
+pub(crate) use self::chat::{ChatArgs, TemplateArgs};
 pub(crate) use self::constraint::ConstraintArgs;
+pub(crate) use self::moderate::ModerateArgs;
 pub(crate) use self::perplexity::PerplexityArgs;
 pub(crate) use self::quantize::QuantizeArgs;
 pub(crate) use self::sampling::SamplingArgs;
@@ -42,6 +46,7 @@ const CLI_EXAMPLES: &str = "\
 Examples:
   mistral generate \"Once upon a time\"
   mistral generate \"Dear diary,\" --model Mistral-7B-v0.1 --max-tokens 500
+  mistral chat --model Mistral-7B-Instruct-v0.3
   mistral inspect --preset 7b-v0.1
 
 Exit codes:
@@ -52,6 +57,8 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Generate(GenerateArgs),
+    Chat(ChatArgs),
+    Moderate(ModerateArgs),
     Logits(LogitsArgs),
     Score(ScoreArgs),
     Perplexity(PerplexityArgs),
@@ -66,6 +73,8 @@ impl Command {
     pub(crate) fn threads(&self) -> Option<u16> {
         match self {
             Self::Generate(args) => args.compute.threads,
+            Self::Chat(args) => args.compute.threads,
+            Self::Moderate(args) => args.compute.threads,
             Self::Logits(args) => args.compute.threads,
             Self::Score(args) => args.compute.threads,
             Self::Perplexity(args) => args.compute.threads,

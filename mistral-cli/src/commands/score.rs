@@ -11,7 +11,7 @@ use super::print;
 use crate::args::ScoreArgs;
 use crate::failure::Failure;
 use crate::input;
-use crate::model::{self, ModelSource};
+use crate::model::ModelSource;
 use crate::progress::Progress;
 use crate::requests::{Kind, Request};
 
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
         .iter()
         .map(|request| pairs(request, &tokenizer, &args.delimiter))
         .collect::<Result<Vec<_>, Failure>>()?;
-    let model = model::load(&source.checkpoint(args.compute.open.options())?)?;
+    let model = source.load(args.compute.open.options())?;
     let options = SessionOptions {
         kv_dtype: args.kv_dtype,
         max_chunk: args.compute.chunk.get(),

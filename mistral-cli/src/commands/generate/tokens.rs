@@ -7,7 +7,7 @@ use mistral_model::{Generator, ModelError, Sampler, Session, SessionOptions, Tra
 
 use crate::args::{GenerateArgs, Speculation};
 use crate::failure::Failure;
-use crate::model::{self, ModelSource};
+use crate::model::ModelSource;
 
 /// The tokens that the model writes; the same either way.
 pub(super) enum Tokens<'s, 'm> {
@@ -28,8 +28,7 @@ impl<'s, 'm> Tokens<'s, 'm> {
             }
             Some(Speculation::Lookup) => Box::new(PromptLookup::new()),
             Some(Speculation::Model(folder)) => {
-                let checkpoint = ModelSource::Folder(folder).checkpoint(args.compute.open.options())?;
-                let model = model::load(&checkpoint)?;
+                let model = ModelSource::Folder(folder).load(args.compute.open.options())?;
                 Box::new(DraftModel::new(model, session.options())?)
             }
         };
