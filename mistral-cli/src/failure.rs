@@ -62,7 +62,7 @@ pub(crate) enum Failure {
     #[error("line {line} of {name} is no request")]
     Request { name: String, line: usize, source: NotARequest },
     #[error("line {line} of {name} cannot be scored")]
-    Unscorable { name: String, line: usize, source: RequestError },
+    Unscorable { name: String, line: usize, source: Box<RequestError> },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
     #[error("{name} is not UTF-8: byte {offset} is {found:#04x}")]

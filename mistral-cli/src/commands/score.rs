@@ -127,7 +127,7 @@ fn check(
             scorer.check(pair).map_err(|source| Failure::Unscorable {
                 name: input::name(file),
                 line: index + 1,
-                source,
+                source: Box::new(source),
             })?;
         }
     }

@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 use super::program::{arg, configure, copy_of, demo, demo_corpus, mistral, mistral_with_stdin};
 
 /// The beginning of a text that the demo model has not seen.
-fn text(bytes: usize) -> String {
-    let mut text = fs::read_to_string(demo_corpus()).unwrap();
-    text.truncate(text.floor_char_boundary(bytes));
-    text
+fn text(characters: usize) -> String {
+    fs::read_to_string(demo_corpus()).unwrap().chars().take(characters).collect()
 }
 
 #[track_caller]

@@ -68,7 +68,7 @@ fn a_file_gives_a_line_for_each_line_in_order_whatever_is_read_together() {
     let found = lines(&run);
     assert_eq!(found.len(), 70);
     for (i, request) in requests.iter().enumerate().step_by(9) {
-        assert_eq!(lines(&score_lines(&[request.clone()], &[])), found[i..=i], "{i}");
+        assert_eq!(lines(&score_lines(std::slice::from_ref(request), &[])), found[i..=i], "{i}");
     }
     for options in [["--chunk", "5"], ["--threads", "1"]] {
         assert_eq!(score_lines(&requests, &options).stdout, run.stdout, "{options:?}");
