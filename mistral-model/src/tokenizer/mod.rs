@@ -32,6 +32,7 @@ pub use sentencepiece::{ModelFileError, PieceProblem, PieceType, SentencePieces}
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bpe::Bpe;
 pub(crate) use decoder::Decoder;
@@ -63,7 +64,7 @@ pub struct Tokenizer {
 /// Who turns text into ids.
 #[derive(Clone)]
 enum Encoder {
-    Merges(Bpe),
+    Merges(Arc<Bpe>),
     Library(Box<tokenizers::Tokenizer>),
 }
 
@@ -132,7 +133,7 @@ impl Tokenizer {
             };
             pieces.insert(id, written, kind)?;
         }
-        let encoder = Encoder::Merges(Bpe::of_scores(all)?);
+        let encoder = Encoder::Merges(Arc::new(Bpe::of_scores(all)?));
         Ok(Self { encoder, pieces, bos: all.bos, space_before_text: all.space_before_text })
     }
 
