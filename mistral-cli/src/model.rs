@@ -43,15 +43,8 @@ impl<'a> ModelSource<'a> {
         Ok(checkpoint)
     }
 
-    pub(crate) fn tokenizer(self) -> Result<Tokenizer, Failure> {
-        self.tokenizer_as(None)
-    }
-
-    /// The tokenizer from a file of this format. The demo model has one file.
-    pub(crate) fn tokenizer_as(
-        self,
-        format: Option<TokenizerFormat>,
-    ) -> Result<Tokenizer, Failure> {
+    /// The tokenizer, from a file of this format if the folder has several. The demo model has one.
+    pub(crate) fn tokenizer(self, format: Option<TokenizerFormat>) -> Result<Tokenizer, Failure> {
         Ok(match self {
             Self::Demo => demo::tokenizer()?,
             Self::Folder(folder) => TokenizerFile::find(folder, format)?.open()?,

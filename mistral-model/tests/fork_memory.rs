@@ -37,6 +37,12 @@ fn asked_while<T>(work: impl FnOnce() -> T) -> (usize, T) {
 
 #[test]
 fn a_fork_takes_a_page_of_each_layer_when_it_writes_and_nothing_before() {
+    // A thread takes working memory when it first has something to do: one has it from the start.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(check_what_a_fork_takes);
+}
+
+fn check_what_a_fork_takes() {
     let config = Config {
         dim: 32,
         n_layers: 2,

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let stops = StopStrings::new(&args.stop)?;
     let prompt = args.prompt.as_deref().map(input::text).transpose()?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer_as(args.tokenizer.map(TokenizerKind::format))?;
+    let tokenizer = source.tokenizer(args.tokenizer.map(TokenizerKind::format))?;
     check_tokens(args, &tokenizer)?;
     let ids = model::encode(&tokenizer, prompt.as_deref().unwrap_or_default())?;
     if ids.is_empty() || prompt.as_deref() == Some("") {

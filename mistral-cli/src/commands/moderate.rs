@@ -24,7 +24,7 @@ struct Report {
 pub(crate) fn run(args: &ModerateArgs) -> Result<(), Failure> {
     let text = input::text(&args.text)?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer()?;
+    let tokenizer = source.tokenizer(None)?;
     let format = template::format(&tokenizer, args.model.as_deref(), args.template.template)?;
     let subject = match &args.prompt {
         Some(prompt) => Subject::Answer { prompt, answer: &text },

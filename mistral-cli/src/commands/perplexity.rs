@@ -27,7 +27,7 @@ struct Report {
 pub(crate) fn run(args: &PerplexityArgs) -> Result<(), Failure> {
     let text = Stream::open(&args.file)?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer()?;
+    let tokenizer = source.tokenizer(None)?;
     let checkpoint = source.checkpoint(args.compute.open.options())?;
     let reading = args.reading(checkpoint.config());
     let model = model::load(&checkpoint)?;

@@ -52,7 +52,7 @@ struct Marks {
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let requests = requests(args)?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer()?;
+    let tokenizer = source.tokenizer(None)?;
     let mut pairs = requests
         .iter()
         .map(|request| pairs(request, &tokenizer, &args.delimiter))

@@ -20,7 +20,7 @@ struct Tokens<'a> {
 pub(crate) fn run(args: &TokenizeArgs) -> Result<(), Failure> {
     let text = input::text(&args.text)?;
     let format = args.tokenizer.map(TokenizerKind::format);
-    let tokenizer = ModelSource::new(args.model.as_deref()).tokenizer_as(format)?;
+    let tokenizer = ModelSource::new(args.model.as_deref()).tokenizer(format)?;
     let ids = model::encode(&tokenizer, &text)?;
     let pieces = ids.iter().map(|id| tokenizer.piece(*id).unwrap_or_default());
     if args.json {

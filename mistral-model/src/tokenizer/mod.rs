@@ -33,6 +33,7 @@ pub use sentencepiece::{ModelFileError, PieceProblem, PieceType, SentencePieces}
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bpe::Bpe;
 pub(crate) use decoder::Decoder;
@@ -64,7 +65,7 @@ pub struct Tokenizer {
 /// Who turns text into ids.
 #[derive(Clone)]
 enum Encoder {
-    Merges(Bpe),
+    Merges(Arc<Bpe>),
     Library(Box<tokenizers::Tokenizer>),
 }
 
@@ -133,7 +134,7 @@ impl Tokenizer {
             };
             pieces.insert(id, written, kind)?;
         }
-        let encoder = Encoder::Merges(Bpe::of_scores(all)?);
+        let encoder = Encoder::Merges(Arc::new(Bpe::of_scores(all)?));
         Ok(Self { encoder, pieces, bos: all.bos, space_before_text: all.space_before_text })
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     // Everything that can be wrong with the options, before the weights are read.
     args.sampling.sampler()?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer()?;
+    let tokenizer = source.tokenizer(None)?;
     let format = template::format(&tokenizer, args.model.as_deref(), args.template.template)?;
     let stops = args.stop.iter().map(String::as_str).chain(format.stop_strings().iter().copied());
     let stops = StopStrings::new(stops)?;

@@ -9,7 +9,7 @@ use mistral_model::{Scheduler, SchedulerOptions, Transformer};
 
 use super::journal::{Journal, digest};
 use super::line::{Settings, Text};
-use crate::args::GenerateArgs;
+use crate::args::{GenerateArgs, TokenizerKind};
 use crate::failure::Failure;
 use crate::model::{self, ModelSource};
 use crate::{input, progress};
@@ -24,7 +24,7 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     let digests: Vec<u64> =
         lines.iter().map(|line| digest(&[options.as_bytes(), line.as_bytes()])).collect();
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer()?;
+    let tokenizer = source.tokenizer(args.tokenizer.map(TokenizerKind::format))?;
     super::check_tokens(args, &tokenizer)?;
     let mut journal = Journal::open(out, &digests)?;
     if journal.lines() == lines.len() {

@@ -8,6 +8,7 @@
 mod outline;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -58,7 +59,7 @@ pub(super) fn tokenizer(json: &[u8]) -> Result<Tokenizer, TokenizerError> {
         // What cannot be read in this way is for the crate to read, or to refuse.
         let file: File = serde_json::from_slice(json).ok()?;
         let encoder = encoder(&file, &outline, marking)?;
-        Some((Encoder::Merges(encoder), file))
+        Some((Encoder::Merges(Arc::new(encoder)), file))
     });
     let (encoder, mut pieces) = match ours {
         Some((encoder, file)) => {
