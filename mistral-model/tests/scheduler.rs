@@ -126,6 +126,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..24)
 }
 
+/// Requests with the text and the logits that each has alone.
+type Submitted = BTreeMap<RequestId, (Request, Vec<u32>, Vec<Vec<f32>>)>;
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
@@ -141,7 +144,7 @@ proptest! {
         let mut requests = BTreeMap::new();
         let mut cancelled = Vec::new();
         let mut stories = Stories::new();
-        let mut check = |scheduler: &mut Scheduler<&Transformer>, requests: &BTreeMap<_, (Request, Vec<u32>, Vec<Vec<f32>>)>| {
+        let mut check = |scheduler: &mut Scheduler<&Transformer>, requests: &Submitted| {
             step(scheduler, &mut stories);
             for (id, story) in &stories {
                 let (_, _, logits) = &requests[id];

@@ -17,7 +17,7 @@ use crate::template::TemplateName;
 /// Lines that begin with / are commands: /help lists them. Ctrl-C stops the answer, not the program;
 /// what was said of it stays in the conversation. Ctrl-D or /quit ends the program.
 ///
-/// What is typed is always text: no [INST] or </s> in it steers the model.
+/// What is typed is always text: nothing in it steers the model, however it is spelled.
 #[derive(Debug, Args)]
 #[command(after_long_help = CHAT_EXAMPLES)]
 pub(crate) struct ChatArgs {

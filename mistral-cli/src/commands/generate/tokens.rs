@@ -11,8 +11,8 @@ use crate::model::ModelSource;
 
 /// The tokens that the model writes; the same either way.
 pub(super) enum Tokens<'s, 'm> {
-    Plain(Generator<'s, &'m Transformer>),
-    Guessed(SpeculativeGenerator<'s, &'m Transformer, Box<dyn Drafter>>),
+    Plain(Box<Generator<'s, &'m Transformer>>),
+    Guessed(Box<SpeculativeGenerator<'s, &'m Transformer, Box<dyn Drafter>>>),
 }
 
 impl<'s, 'm> Tokens<'s, 'm> {
@@ -24,7 +24,8 @@ impl<'s, 'm> Tokens<'s, 'm> {
         let drafter: Box<dyn Drafter> = match &args.speculate {
             None => {
                 let tokens = session.generate_more(sampler)?;
-                return Ok(Self::Plain(if args.ignore_eos { tokens.ignore_eos() } else { tokens }));
+                let tokens = if args.ignore_eos { tokens.ignore_eos() } else { tokens };
+                return Ok(Self::Plain(Box::new(tokens)));
             }
             Some(Speculation::Lookup) => Box::new(PromptLookup::new()),
             Some(Speculation::Model(folder)) => {
@@ -34,7 +35,8 @@ impl<'s, 'm> Tokens<'s, 'm> {
         };
         let options = SpeculationOptions::default();
         let tokens = SpeculativeGenerator::new(session, sampler, drafter, options)?;
-        Ok(Self::Guessed(if args.ignore_eos { tokens.ignore_eos() } else { tokens }))
+        let tokens = if args.ignore_eos { tokens.ignore_eos() } else { tokens };
+        Ok(Self::Guessed(Box::new(tokens)))
     }
 }
 
