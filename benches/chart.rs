@@ -70,3 +70,24 @@ pub fn draw(file: &Path, x: &str, panels: &[Panel]) -> Result<(), Box<dyn Error>
     area.present()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawing_names_its_panels_axis_and_lines() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = Line { name: "window 128".into(), points: vec![(0.0, 1.0), (4.0, 2.0)] };
+        let panels = ["left", "right"].map(|title| Panel {
+            title: title.into(),
+            lines: vec![line.clone(), Line { name: "no window".into(), ..line.clone() }],
+        });
+        draw(file.path(), "position", &panels).unwrap();
+        let svg = std::fs::read_to_string(file.path()).unwrap();
+        for (text, times) in [("left", 1), ("right", 1), ("position", 2), ("no window", 2)] {
+            assert_eq!(svg.matches(text).count(), times, "{text}");
+        }
+        assert!(svg.ends_with("</svg>\n"));
+    }
+}
