@@ -3,6 +3,7 @@
 //! - `matmul.rs`: one row to many, by format, beside the `gemm` crate and a plain loop.
 //! - `attention.rs`: prefill and decode, beside the plain formula.
 //! - `sampling.rs`: a token from logits, step by step, beside sorting the vocabulary.
+//! - `growth.rs`: how time grows with a text, as charts.
 //!
 //! A figure is worth quoting as a share of a limit taken in the same run: `cargo bench -p benches
 //! --bench matmul` prints the `limit/...` rows first.
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use mistral_core::ceilings;
+
+pub mod chart;
 
 /// Numbers in -1..1, the same for the same seed.
 pub fn numbers(seed: u64) -> impl FnMut() -> f32 {

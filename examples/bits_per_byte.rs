@@ -7,15 +7,16 @@
 //!       q4_k: 1.5310 bits per byte, 2538496 bytes of weights
 //! ```
 //!
-//! Formats may follow that the weights are rounded to, and a folder with another model. Every token is predicted from those before it, the first
-//! from `<s>`; the window rolls, however long the file is.
+//! Formats may follow that the weights are rounded to, and a folder with another model. Every token
+//! is predicted from those before it, the first from `<s>`; the window rolls, however long the file.
 
 use std::error::Error;
+use std::fs::File;
 use std::path::PathBuf;
 
+use mistral_model::score::{Perplexity, Reading, TextTokens};
 use mistral_model::{
-    Checkpoint, KvFormat, OpenOptions, Session, SessionOptions, Tokenizer, Transformer,
-    WeightFormat,
+    Checkpoint, KvFormat, OpenOptions, Session, SessionOptions, Tokenizer, WeightFormat,
 };
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../mistral-cli/demo/model");
@@ -26,50 +27,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut formats, mut folder) = (Vec::new(), PathBuf::from(DEMO));
     for argument in arguments {
         match argument.parse::<WeightFormat>() {
-            Ok(format) => formats.push(Some(format)),
+            Ok(format) => formats.push((format.name(), OpenOptions::new().weights(format))),
             Err(_) => folder = argument.into(),
         }
     }
     if formats.is_empty() {
-        formats.push(None);
+        formats.push(("own format", OpenOptions::new()));
     }
-    let text = std::fs::read_to_string(file)?;
-    let tokens = Tokenizer::open(&folder)?.encode(&text)?;
-    for format in formats {
-        let options = match format {
-            Some(format) => OpenOptions::new().weights(format),
-            None => OpenOptions::new(),
-        };
-        let model = Checkpoint::open_with(&folder, options)?.load()?;
-        let name = format.map_or("own format", WeightFormat::name);
-        let (bits, weights) = (bits(&model, &tokens)? / text.len() as f64, model.bytes());
-        println!("{name:>10}: {bits:.4} bits per byte, {weights} bytes of weights");
-    }
-    Ok(())
-}
-
-/// What the model needs to tell all tokens but the first.
-fn bits(model: &Transformer, tokens: &[u32]) -> Result<f64, Box<dyn Error>> {
-    let (inputs, targets) = (&tokens[..tokens.len() - 1], &tokens[1..]);
+    let tokenizer = Tokenizer::open(&folder)?;
     // f32 keys and values: the model is measured, not the cache.
     let options = SessionOptions { kv_dtype: KvFormat::F32, ..Default::default() };
-    let mut session = Session::new(model, options)?;
-    let mut bits = 0.0;
-    session.logits_of_all(inputs, |first, logits| -> Result<(), Box<dyn Error>> {
-        for (row, &target) in logits.outer_iter().zip(&targets[first..]) {
-            bits -= log2_probability(row.as_slice().unwrap_or_default(), target as usize);
+    for (name, open) in formats {
+        let model = Checkpoint::open_with(&folder, open)?.load()?;
+        let mut perplexity = Perplexity::new(Session::new(&model, options)?, Reading::Stream)?;
+        let mut text = TextTokens::new(&tokenizer, File::open(&file)?)?;
+        while let Some(tokens) = text.next() {
+            perplexity.push(&tokens?)?;
+            eprint!("\r{} bytes", text.bytes());
         }
-        eprint!("\r{} of {} tokens", first + logits.nrows(), targets.len());
-        Ok(())
-    })?;
-    eprint!("\r");
-    Ok(bits)
-}
-
-/// The logarithm of softmax for one token, in f64: the sum has thousands of terms.
-fn log2_probability(logits: &[f32], target: usize) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let above = |logit: f32| f64::from(logit) - f64::from(largest);
-    let sum: f64 = logits.iter().map(|&logit| above(logit).exp()).sum();
-    (above(logits[target]) - sum.ln()) / std::f64::consts::LN_2
+        let bits = perplexity.finish()?.bits_per_byte(text.bytes());
+        println!("\r{name:>10}: {bits:.4} bits per byte, {} bytes of weights", model.bytes());
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! Programs that show the crates at work. Each is one file of at most 60 lines, with its command and
-//! its output on top; run one with `cargo run --release -p examples --example NAME`.
+//! Programs that show the crates at work. Each is one file, with its command and its output on top;
+//! run one with `cargo run --release -p examples --example NAME`.
 //!
 //! | example | crates | what it shows |
 //! |---|---|---|
@@ -9,10 +9,79 @@
 //! | `generate` | model | text as it comes, from the demo model or a folder of your own |
 //! | `custom_model` | model, kvcache | a model of any shape, shared by two threads, then cut in halves |
 //! | `bits_per_byte` | model | how well a model predicts a text file, as one unbroken stream |
+//! | `streaming_llm` | model | a text of 100 windows: with sinks quality and memory stay as they are |
+//! | `h2o` | model | quality against the size of the cache: heavy hitters beside a window and sinks |
+//! | `long_texts` | model | the table of `docs/long_texts.md`: bits per byte, memory, time |
 //!
-//! This package has no code of its own: cargo wants a library beside the examples, and this is it.
+//! The package's own code is what several of them measure with.
+
+use std::error::Error;
+
+use mistral_model::{Checkpoint, ModelError, OpenOptions, Session, Tokenizer, Transformer, Window};
 
 /// The code in the repository's front page compiles and runs.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct FrontPage;
+
+/// A small Mistral, trained on texts of 512 tokens with a window of 128.
+pub const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../mistral-cli/demo/model");
+
+/// `<s>`, with which its texts begin.
+pub const BOS: u32 = 1;
+
+/// The beginning of a text that the model was not trained on: `<s>` and so many tokens, and how many
+/// bytes of text these are.
+///
+/// # Errors
+///
+/// The demo's files are not where they should be, or the text is shorter.
+pub fn unseen_text(tokens: usize) -> Result<(Vec<u32>, usize), Box<dyn Error>> {
+    let text = std::fs::read_to_string(format!("{DEMO}/../corpus/valid.txt"))?;
+    let tokenizer = Tokenizer::open(DEMO)?;
+    let all = tokenizer.encode(&text)?;
+    let part = all.get(..=tokens).ok_or("the text is shorter")?;
+    Ok((part.to_vec(), tokenizer.decode(part)?.len()))
+}
+
+/// A model of the repository, with another window than its files say.
+///
+/// # Errors
+///
+/// The demo's files are not where they should be.
+pub fn with_window(folder: &str, window: Window) -> Result<Transformer, Box<dyn Error>> {
+    Ok(Checkpoint::open_with(folder, OpenOptions::new().window(window))?.load()?)
+}
+
+/// Bits that the model needs for each token but the first: `-log2 p(token | those before it)`.
+///
+/// The session goes on from where it stands.
+///
+/// # Errors
+///
+/// As [`Session::prefill`]: there is nothing to predict from, or the text does not fit.
+pub fn bits(session: &mut Session<&Transformer>, tokens: &[u32]) -> Result<Vec<f64>, ModelError> {
+    let (inputs, targets) = (&tokens[..tokens.len().saturating_sub(1)], tokens.get(1..));
+    let targets = targets.unwrap_or_default();
+    let mut bits = Vec::with_capacity(targets.len());
+    session.logits_of_all(inputs, |first, logits| -> Result<(), ModelError> {
+        for (row, &target) in logits.outer_iter().zip(&targets[first..]) {
+            bits.push(-log2_probability(row.as_slice().unwrap_or_default(), target as usize));
+        }
+        Ok(())
+    })?;
+    Ok(bits)
+}
+
+/// The logarithm of softmax for one token, in f64: the sum has thousands of terms.
+fn log2_probability(logits: &[f32], target: usize) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let above = |logit: f32| f64::from(logit) - f64::from(largest);
+    let sum: f64 = logits.iter().map(|&logit| above(logit).exp()).sum();
+    (above(logits[target]) - sum.ln()) / std::f64::consts::LN_2
+}
+
+/// The arithmetic mean.
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}

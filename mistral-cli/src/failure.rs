@@ -4,10 +4,14 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use mistral_model::chat::{ChatError, ConversationError, ModerationError};
 use mistral_model::generate::{ConstraintError, SamplerError, StopError, TextError};
+use mistral_model::score::{RequestError, ScoreError, TextReadError};
 use mistral_model::tokenizer::TokenizerError;
 use mistral_model::{ConfigError, ModelError, WeightFormat, WeightsError};
+use rustyline::error::ReadlineError;
 
+use crate::requests::NotARequest;
 use crate::token_list::NotAToken;
 
 /// Something failed on the way.
@@ -35,7 +39,30 @@ pub(crate) enum Failure {
     #[error("{option} names token {token}, which has no piece, expected an id below {vocab_size}")]
     NoSuchToken { option: &'static str, token: u32, vocab_size: usize },
     #[error(transparent)]
+    Chat(#[from] ChatError),
+    #[error(transparent)]
+    Conversation(#[from] ConversationError),
+    #[error(transparent)]
+    Moderation(#[from] ModerationError),
+    #[error("{} holds no conversation", .path.display())]
+    NoConversation { path: PathBuf, source: ChatError },
+    #[error(
+        "the model's folder has no chat_template.jinja and no chat_template in \
+         tokenizer_config.json: choose another template than jinja"
+    )]
+    NoTemplate,
+    #[error("the terminal cannot be read")]
+    Terminal(#[from] ReadlineError),
+    #[error(transparent)]
     Tokens(#[from] NotAToken),
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    #[error("{name} cannot be scored")]
+    TextRead { name: String, source: TextReadError },
+    #[error("line {line} of {name} is no request")]
+    Request { name: String, line: usize, source: NotARequest },
+    #[error("line {line} of {name} cannot be scored")]
+    Unscorable { name: String, line: usize, source: Box<RequestError> },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
     #[error("{name} is not UTF-8: byte {offset} is {found:#04x}")]
@@ -76,13 +103,29 @@ impl Failure {
         matches!(self, Self::Stdout { source } if source.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// Nobody can be told anything any more.
+    pub(crate) fn is_output(&self) -> bool {
+        matches!(self, Self::Stdout { .. })
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Model(error) | Self::Text(TextError::Generate(error)) => model_exit_code(error),
+            Self::Model(error)
+            | Self::Text(TextError::Generate(error))
+            | Self::Conversation(ConversationError::Model(error))
+            | Self::Moderation(ModerationError::Model(error))
+            | Self::Score(
+                ScoreError::Model(error)
+                | ScoreError::Request { source: RequestError::Model(error), .. },
+            ) => model_exit_code(error),
+            Self::Moderation(ModerationError::Unreadable { .. } | ModerationError::Tie { .. }) => {
+                FAILED
+            }
             Self::NotAFile { .. }
             | Self::InUse { .. }
             | Self::Output { .. }
             | Self::Stdout { .. }
+            | Self::Terminal(_)
             | Self::Threads(_)
             | Self::Interrupt(_) => FAILED,
             _ => BAD_INPUT,
@@ -110,6 +153,7 @@ fn model_exit_code(error: &ModelError) -> u8 {
         } => FAILED,
         ModelError::Config { .. }
         | ModelError::Weights { .. }
+        | ModelError::Adapter { .. }
         | ModelError::EmptyPrompt
         | ModelError::UnknownToken { .. }
         | ModelError::ContextFull { .. }

@@ -26,6 +26,11 @@ impl Interrupt {
     pub(crate) fn pressed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// The next Ctrl-C is the first again.
+    pub(crate) fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// From now on Ctrl-C runs `clean_up` and ends the process as a failure.

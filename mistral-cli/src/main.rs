@@ -15,6 +15,8 @@ mod memory;
 mod model;
 mod output;
 mod progress;
+mod requests;
+mod template;
 mod token_bias;
 mod token_list;
 mod window_size;
@@ -24,7 +26,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
-use crate::commands::{bench, generate, inspect, logits, quantize, tokenize};
+use crate::commands::{
+    bench, chat, generate, inspect, logits, moderate, perplexity, quantize, score, tokenize,
+};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -53,7 +57,11 @@ fn run(command: &Command) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     pool.install(|| match command {
         Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Moderate(args) => moderate::run(args),
         Command::Logits(args) => logits::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Quantize(args) => quantize::run(args),

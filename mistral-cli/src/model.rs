@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use mistral_model::tokenizer::{TokenizerFile, TokenizerFormat};
 use mistral_model::weights::WeightsError;
 use mistral_model::{Checkpoint, ModelError, OpenOptions, Tokenizer, Transformer};
 
@@ -23,6 +24,11 @@ impl<'a> ModelSource<'a> {
         folder.map_or(Self::Demo, Self::Folder)
     }
 
+    /// The model, once its files are checked.
+    pub(crate) fn load(self, options: OpenOptions) -> Result<Transformer, Failure> {
+        load(&self.checkpoint(options)?)
+    }
+
     pub(crate) fn checkpoint(self, options: OpenOptions) -> Result<Checkpoint<'static>, Failure> {
         let opened: Result<_, WeightsError> = match self {
             Self::Demo => demo::checkpoint(options),
@@ -38,15 +44,18 @@ impl<'a> ModelSource<'a> {
     }
 
     pub(crate) fn tokenizer(self) -> Result<Tokenizer, Failure> {
-        Ok(match self {
-            Self::Demo => demo::tokenizer()?,
-            Self::Folder(folder) => Tokenizer::open(folder)?,
-        })
+        self.tokenizer_as(None)
     }
 
-    /// Reads the weights, and shows how far it has come.
-    pub(crate) fn load(self, options: OpenOptions) -> Result<Transformer, Failure> {
-        load(&self.checkpoint(options)?)
+    /// The tokenizer from a file of this format. The demo model has one file.
+    pub(crate) fn tokenizer_as(
+        self,
+        format: Option<TokenizerFormat>,
+    ) -> Result<Tokenizer, Failure> {
+        Ok(match self {
+            Self::Demo => demo::tokenizer()?,
+            Self::Folder(folder) => TokenizerFile::find(folder, format)?.open()?,
+        })
     }
 }
 

@@ -27,6 +27,18 @@ impl Progress {
         Self::new(tokens as u64, tokens > chunk, template)
     }
 
+    /// For so many bytes of a text.
+    pub(crate) fn scoring(bytes: u64) -> Self {
+        let template = "scoring {wide_bar} {binary_bytes}/{binary_total_bytes} {eta}";
+        Self::new(bytes, true, template)
+    }
+
+    /// For so many requests.
+    pub(crate) fn scoring_requests(requests: usize) -> Self {
+        let template = "scoring {wide_bar} {pos}/{len} requests {eta}";
+        Self::new(requests as u64, requests > 1, template)
+    }
+
     /// For so many lines of a batch.
     pub(crate) fn answering(lines: usize) -> Self {
         Self::new(lines as u64, true, "answering {wide_bar} {pos}/{len} {eta}")

@@ -7,12 +7,19 @@ use mistral_kvcache::{CacheError, SnapshotError};
 use crate::config::ConfigError;
 use crate::generate::SamplerError;
 use crate::session::SessionOptions;
-use crate::weights::WeightsError;
+use crate::weights::{AdapterError, WeightsError};
 
 /// A model that cannot be made, or a step that cannot be taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// An adapter that cannot be read, or not be used where it was.
+    #[error("the adapter cannot be used")]
+    Adapter {
+        /// Why.
+        #[from]
+        source: AdapterError,
+    },
     /// Sessions and tokens that do not go together.
     #[error("{sessions} sessions and {tokens} tokens to decode, expected a token for each session")]
     Batch {
@@ -112,23 +119,6 @@ pub enum ModelError {
         /// Most that can be taken back, but for all of them.
         most: usize,
     },
-    /// Guesses that could not be taken back.
-    #[error(
-        "the window leaves no room to take back guesses: expected a session with a rewind_slack \
-         of the most guesses in a pass, {wanted}"
-    )]
-    NoRewindSlack {
-        /// Most guesses in a pass.
-        wanted: usize,
-    },
-    /// A draft model whose tokens are others.
-    #[error("the draft model has a vocabulary of {found} tokens, expected {expected} as the model")]
-    DraftVocabulary {
-        /// Its size.
-        found: usize,
-        /// The model's.
-        expected: usize,
-    },
     /// A session cannot be saved, or a snapshot of one not be restored.
     #[error("the session cannot be saved or restored")]
     Snapshot {
@@ -154,6 +144,23 @@ pub enum ModelError {
         found: SessionOptions,
         /// Those of the sessions that it was to join.
         expected: SessionOptions,
+    },
+    /// Guesses that could not be taken back.
+    #[error(
+        "the window leaves no room to take back guesses: expected a session with a rewind_slack \
+         of the most guesses in a pass, {wanted}"
+    )]
+    NoRewindSlack {
+        /// Most guesses in a pass.
+        wanted: usize,
+    },
+    /// A draft model whose tokens are others.
+    #[error("the draft model has a vocabulary of {found} tokens, expected {expected} as the model")]
+    DraftVocabulary {
+        /// Its size.
+        found: usize,
+        /// The model's.
+        expected: usize,
     },
     /// What does not go with forgetting what gets little attention.
     #[error(

@@ -13,6 +13,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::history::{Heads, History};
+use crate::low_rank::{Addends, Projection};
 use crate::scratch::Scratch;
 
 /// The parameters of a block. Matrices are `(outputs, inputs)`.
@@ -36,12 +37,13 @@ pub(crate) struct Layer {
     pub(crate) down_proj: Matrix,
 }
 
-/// What a block takes from the model beside its own parameters.
+/// What a block takes beside its own parameters: from the model, and from adapters.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     pub(crate) config: &'a Config,
     pub(crate) attention: &'a Attention,
     pub(crate) rope: &'a Rope,
+    pub(crate) addends: Addends<'a>,
 }
 
 impl Layer {
@@ -81,6 +83,10 @@ impl Layer {
             (&self.v_proj, scratch.v.rows(n)?),
         ];
         matmul_each(&mut scratch.activations, normed.view(), projections)?;
+        let (addends, memory) = (shared.addends, &mut scratch.addends);
+        addends.apply(Projection::Q, normed.view(), scratch.q.rows(n)?, memory)?;
+        addends.apply(Projection::K, normed.view(), scratch.k.rows(n)?, memory)?;
+        addends.apply(Projection::V, normed.view(), scratch.v.rows(n)?, memory)?;
         let v = scratch.v.heads(n, config.n_kv_heads)?;
         let heads = Heads {
             q: scratch.q.heads(n, config.n_heads)?,
@@ -91,8 +97,9 @@ impl Layer {
         };
         history.attend(shared, heads)?;
         let attended = scratch.attended.rows(n)?;
-        matmul_with(&mut scratch.activations, attended.view(), &self.o_proj, normed)?;
-        Ok(())
+        let activations = &mut scratch.activations;
+        matmul_with(activations, attended.view(), &self.o_proj, normed.view_mut())?;
+        addends.apply(Projection::O, attended.view(), normed, &mut scratch.addends)
     }
 
     /// `normed = down_proj(silu(gate_proj(norm(x))) * up_proj(norm(x)))`
@@ -111,9 +118,12 @@ impl Layer {
         let activations = &mut scratch.activations;
         let projections = [(&self.gate_proj, gate.view_mut()), (&self.up_proj, up.view_mut())];
         matmul_each(activations, normed.view(), projections)?;
+        let (addends, memory) = (shared.addends, &mut scratch.addends);
+        addends.apply(Projection::Gate, normed.view(), gate.view_mut(), memory)?;
+        addends.apply(Projection::Up, normed.view(), up.view_mut(), memory)?;
         swiglu(gate.view_mut(), up.view())?;
-        matmul_with(activations, gate.view(), &self.down_proj, normed)?;
-        Ok(())
+        matmul_with(activations, gate.view(), &self.down_proj, normed.view_mut())?;
+        addends.apply(Projection::Down, gate.view(), normed, memory)
     }
 
     /// All matrices.

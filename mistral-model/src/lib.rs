@@ -2,14 +2,18 @@
 #![deny(unsafe_code)]
 
 mod batch;
+#[cfg(feature = "tokenizer")]
+pub mod chat;
 pub mod config;
 mod error;
 mod fingerprint;
 pub mod generate;
 mod history;
 mod layer;
+mod low_rank;
 mod random;
 pub mod scheduler;
+pub mod score;
 mod scratch;
 pub mod session;
 #[cfg(feature = "tokenizer")]
@@ -32,4 +36,4 @@ pub use session::{HeavyHitters, PrefixCache, Session, SessionOptions};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
-pub use weights::{Checkpoint, OpenOptions, WeightFormats, WeightsError};
+pub use weights::{Adapter, AdapterError, Checkpoint, OpenOptions, WeightFormats, WeightsError};

@@ -7,6 +7,7 @@ use ndarray::{ArrayViewMut2, ArrayViewMut3, ShapeBuilder, ShapeError};
 
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::low_rank::AddendScratch;
 
 /// Floats between the rows of a buffer: rows whose distance is a power of two share the same few
 /// places of the first-level cache, which costs matmul up to a twentieth of its speed.
@@ -120,6 +121,8 @@ pub struct Scratch {
     pub(crate) activations: Activations,
     /// What attention needs.
     pub(crate) attend: AttendScratch,
+    /// Empty in sessions without an adapter.
+    pub(crate) addends: AddendScratch,
 }
 
 impl Scratch {
@@ -146,6 +149,7 @@ impl Scratch {
             angles: RopeAngles::default(),
             activations: Activations::default(),
             attend: AttendScratch::default(),
+            addends: AddendScratch::default(),
         })
     }
 

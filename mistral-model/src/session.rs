@@ -1,5 +1,6 @@
 //! One sequence: its cache, its position, its scratch memory.
 
+mod adapters;
 mod cache;
 mod chunks;
 mod fork;
@@ -10,6 +11,7 @@ mod rewind;
 mod snapshot;
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 pub(crate) use self::cache::Cache;
 pub use self::options::{HeavyHitters, SessionOptions};
@@ -20,6 +22,7 @@ use crate::generate::{Drafter, Generator, Sampler, SpeculationOptions, Speculati
 use crate::history::SequenceCache;
 use crate::scratch::Scratch;
 use crate::transformer::Transformer;
+use crate::weights::Adapter;
 
 /// A sequence being read or written by a model.
 ///
@@ -40,6 +43,7 @@ use crate::transformer::Transformer;
 #[derive(Debug)]
 pub struct Session<M> {
     model: M,
+    adapters: Vec<Arc<Adapter>>,
     options: SessionOptions,
     cache: Cache,
     scratch: Scratch,
@@ -84,14 +88,23 @@ impl<M: Borrow<Transformer>> Session<M> {
     ) -> Result<Self, ModelError> {
         let config = model.borrow().config();
         options.check()?;
-        // A chunk longer than any sequence would only take memory.
-        let longest = config.cache().limit().unwrap_or(usize::MAX);
-        let options = SessionOptions { max_chunk: options.max_chunk.min(longest), ..options };
+        let options = options.within(config);
         let cache = cache(config, &options)?;
         let scratch = Scratch::new(config, options.max_chunk.min(buffers))?;
         let logits = vec![0.0; config.vocab_size];
-        let (tokens, has_logits, interrupted) = (Vec::new(), false, false);
-        Ok(Self { model, options, cache, scratch, tokens, logits, has_logits, interrupted })
+        let (adapters, tokens) = (Vec::new(), Vec::new());
+        let (has_logits, interrupted) = (false, false);
+        Ok(Self {
+            model,
+            adapters,
+            options,
+            cache,
+            scratch,
+            tokens,
+            logits,
+            has_logits,
+            interrupted,
+        })
     }
 
     /// The model.
@@ -188,8 +201,9 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(Generator::new(self, sampler))
     }
 
-    pub(crate) fn cache_mut(&mut self) -> &mut Cache {
-        &mut self.cache
+    /// What a batch needs of a session.
+    pub(crate) fn parts_mut(&mut self) -> (&mut Cache, &[Arc<Adapter>]) {
+        (&mut self.cache, &self.adapters)
     }
 
     /// Notes tokens that are in every layer of the cache, and the logits after the last of them,

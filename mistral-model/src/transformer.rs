@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::error::ModelError;
 use crate::history::{RollingSequence, SequenceCache, Turn};
 use crate::layer::{Layer, Shared};
+use crate::low_rank::{Addends, Run};
 use crate::random;
 use crate::scratch::Scratch;
 use crate::weights::{Checkpoint, WeightFormats};
@@ -35,7 +36,8 @@ use crate::weights::{Checkpoint, WeightFormats};
 #[derive(Debug)]
 pub struct Transformer {
     config: Config,
-    attention: Attention,
+    /// That of each layer.
+    attention: Vec<Attention>,
     rope: Rope,
     embedding: Matrix,
     layers: Vec<Layer>,
@@ -95,8 +97,9 @@ impl Transformer {
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, ModelError> {
         let Parts { config, embedding, layers, norm, output } = parts;
+        let attention = (0..layers.len()).map(|layer| Attention::new(config.attention(layer)));
         Ok(Self {
-            attention: Attention::new(config.attention())?,
+            attention: attention.collect::<Result<_, _>>()?,
             rope: Rope::new(config.head_dim, config.rope_theta, config.rope_layout)?,
             config,
             embedding,
@@ -189,12 +192,14 @@ impl Transformer {
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
         cache.position(sequence)?;
-        self.run_layers(layers, hidden, &mut RollingSequence { cache, id: sequence }, scratch)
+        let mut cache = RollingSequence { cache, id: sequence };
+        self.run_layers(&[], layers, hidden, &mut cache, scratch)
     }
 
-    /// [`forward_layers`](Self::forward_layers) on a sequence that is kept in any way.
+    /// [`forward_layers`](Self::forward_layers) on a sequence that is kept in any way, with adapters.
     pub(crate) fn run_layers(
         &self,
+        runs: &[Run<'_>],
         layers: Range<usize>,
         mut hidden: ArrayViewMut2<'_, f32>,
         cache: &mut impl SequenceCache,
@@ -208,7 +213,7 @@ impl Transformer {
         let mut run = || {
             for (i, layer) in chosen.iter().enumerate() {
                 let mut turn = Turn { cache: &mut *cache, layer: first + i, angles: &angles };
-                let shared = self.shared(layers.start + i);
+                let shared = self.shared(layers.start + i, runs);
                 layer.forward(shared, hidden.view_mut(), &mut turn, scratch)?;
                 if let Some(row) = first_not_finite(hidden.view()) {
                     let position = start + row;
@@ -222,9 +227,15 @@ impl Transformer {
         result
     }
 
-    /// What block `layer` takes from the model.
-    pub(crate) fn shared(&self, _layer: usize) -> Shared<'_> {
-        Shared { config: &self.config, attention: &self.attention, rope: &self.rope }
+    /// What block `layer` takes from the model, and from the adapters of the rows at hand.
+    pub(crate) fn shared<'a>(&'a self, layer: usize, runs: &'a [Run<'a>]) -> Shared<'a> {
+        let addends = Addends { runs, layer };
+        Shared {
+            config: &self.config,
+            attention: &self.attention[layer],
+            rope: &self.rope,
+            addends,
+        }
     }
 
     /// The rotation of queries and keys.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use mistral_core::Element;
 use mistral_model::ndarray::Array2;
+use mistral_model::score::{Perplexity, Reading, Scorer, TokenPair};
 use mistral_model::{
     Checkpoint, KvFormat, ModelError, OpenOptions, RollingKvCache, Sampler, Scratch, Session,
     SessionOptions, Transformer, WeightFormat, WeightFormats,
@@ -136,6 +137,54 @@ fn check(name: &str, folder_name: &str) {
         assert_eq!(found.unwrap(), want, "{folder_name} greedy{i}");
     }
     assert_eq!(entry.path, format!("models/{name}"));
+}
+
+/// `ln softmax(logits)[token]` of another engine's logits, in f64.
+fn log_probability(logits: &Array2<f32>, row: usize, token: u32) -> f64 {
+    let row = logits.row(row).mapv(f64::from);
+    row[token as usize] - row.mapv(f64::exp).sum().ln()
+}
+
+#[test]
+fn likelihoods_are_those_of_transformers_logits() {
+    let manifest = manifest();
+    for name in ["v01", "v03", "tied"] {
+        let entry = &manifest.entries[name];
+        let arrays = Arrays::open(&entry.arrays);
+        let model = Transformer::open(folder().join("models").join(name)).unwrap();
+        let session = || Session::new(&model, options(7)).unwrap();
+        for case in &entry.cases {
+            let (ids, logits) = (arrays.ids(&case.input_ids), arrays.matrix(&case.logits));
+            if ids.len() < 2 {
+                continue; // nothing comes after its token
+            }
+            let want: Vec<f64> =
+                (1..ids.len()).map(|i| log_probability(&logits, i - 1, ids[i])).collect();
+            // A logit may be off by the tolerance, and so may the logarithm of the sum.
+            let tolerance = 2.0 * f64::from(entry.tolerance);
+            let pairs: Vec<TokenPair> = (1..ids.len())
+                .map(|cut| ids.split_at(cut))
+                .map(|(a, b)| TokenPair { context: a.to_vec(), continuation: b.to_vec() })
+                .collect();
+            let found = Scorer::new(session()).unwrap().log_likelihoods(&pairs).unwrap();
+            for (cut, found) in found.iter().enumerate() {
+                for (found, want) in found.per_token.iter().zip(&want[cut..]) {
+                    assert!((found - want).abs() <= tolerance, "{name} {}", case.logits);
+                }
+            }
+            let mut perplexity = Perplexity::new(session(), Reading::Stream).unwrap();
+            perplexity.push(&ids).unwrap();
+            let score = perplexity.finish().unwrap();
+            let mean = -want.iter().sum::<f64>() / want.len() as f64;
+            assert!((score.perplexity().ln() - mean).abs() <= tolerance, "{name} {}", case.logits);
+        }
+        for i in 0..entry.greedy.len() {
+            let ids = |what| arrays.ids(&format!("greedy{i}.{what}_ids"));
+            let request = TokenPair { context: ids("input"), continuation: ids("output") };
+            let found = Scorer::new(session()).unwrap().log_likelihoods(&[request]).unwrap();
+            assert!(found[0].greedy, "{name} greedy{i}");
+        }
+    }
 }
 
 macro_rules! golden {

@@ -15,7 +15,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use mistral_core::half::{bf16, f16};
-use mistral_core::kv::{HeadView, KvElement, KvFormat, PANEL, Panel, PanelMemory, Values};
+use mistral_core::kv::{
+    HeadView, KvElement, KvFormat, PANEL, PanelMemory, Panels, ValueRows, ValueRowsMut, Values,
+};
 use mistral_core::simd::{Integers, Kernel, LANES, Level, Simd};
 
 use super::BLOCK;
@@ -27,8 +29,9 @@ const PANELS: usize = BLOCK / PANEL;
 /// would otherwise all fall into the same cache set.
 const WIDE_ROWS: usize = BLOCK + 1;
 
-/// Bytes of keys that are asked for before a block is begun: the kernel asks for the others itself.
-const FIRST_KEYS: usize = 1024;
+/// Bytes of the next block that are asked for before it is begun: the kernel asks for the others
+/// itself.
+const FIRST_BYTES: usize = 4096;
 
 /// Bytes in a cache line.
 const CACHE_LINE: usize = 64;
@@ -62,11 +65,11 @@ pub(super) struct BlockMemory {
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
     keys: [&'a [u8]; PANELS],
-    values: [&'a [u8]; PANELS],
+    /// Sixteen positions each, or all of them in the first.
+    values: [(ValueRows<'a>, usize); PANELS],
     positions: usize,
-    rows: usize,
     width: usize,
-    /// The first keys of the block after it, if they are read from memory.
+    /// The keys of the block after it, if they lie elsewhere in memory.
     ahead: &'a [u8],
 }
 
@@ -77,43 +80,42 @@ impl<'a> Block<'a> {
         self.keys[index]
     }
 
-    /// Asks for the values of panel `index` that are read first, those of one vector a position: the
-    /// kernel asks for the others itself.
+    /// Asks for a part of the next block, while column `column` of the values is used.
     #[inline(always)]
-    pub(super) fn prefetch_values<S: Simd>(&self, simd: S, index: usize) {
-        let values = self.values[index];
-        prefetch(simd, values, values.len() / self.width.max(1));
+    pub(super) fn prefetch_ahead<S: Simd>(&self, simd: S, column: usize) {
+        let part = FIRST_BYTES / self.width.max(1);
+        for line in (column * part..(column + 1) * part).step_by(CACHE_LINE) {
+            simd.prefetch(self.ahead, line.min(self.ahead.len()));
+        }
     }
 
-    /// Whether no column of the values comes after `column`.
+    /// Where the values of panel `index` begin.
     #[inline(always)]
-    pub(super) fn is_last(&self, column: usize) -> bool {
-        column + 1 == self.width
+    fn rows_of(&self, index: usize) -> (ValueRows<'a>, usize) {
+        if self.positions == BLOCK {
+            let (rows, first) = self.values[0];
+            (rows, first + index * PANEL)
+        } else {
+            self.values[index]
+        }
     }
 
-    /// Asks for the first keys of the next block.
-    #[inline(always)]
-    pub(super) fn prefetch_ahead<S: Simd>(&self, simd: S) {
-        prefetch(simd, self.ahead, FIRST_KEYS);
-    }
-
-    /// Says which keys come next.
+    /// Says which block comes next.
     pub(super) fn with_ahead<'v: 'a, E: KvElement>(
         mut self,
         head: &HeadView<'v, E>,
         index: usize,
         rows: &Range<usize>,
     ) -> Self {
-        let seen = index * BLOCK + rows.start..index * BLOCK + rows.end.min(PANEL);
-        self.ahead = head.panel(&seen).map_or(&[], |panel| panel.keys);
+        let seen = index * BLOCK + rows.start..index * BLOCK + rows.end;
+        self.ahead = head.panels(&seen).map_or(&[], |panels| panels.keys);
         self
     }
 
     /// The values.
     #[inline(always)]
     pub(super) fn values(&self) -> Values<'_> {
-        let Self { positions, rows, width, .. } = *self;
-        Values { panels: &self.values, positions, rows, width }
+        Values { runs: &self.values, positions: self.positions, width: self.width }
     }
 }
 
@@ -128,40 +130,52 @@ impl BlockMemory {
         rows: &Range<usize>,
     ) -> Block<'m> {
         let (key, value) = (E::key_panel_bytes(head_dim), E::value_panel_bytes(head_dim));
-        let mut panels: [Option<Panel<'v>>; PANELS] = [None; PANELS];
+        let mut block = Block {
+            keys: [&[]; PANELS],
+            values: [(ValueRows::default(), 0); PANELS],
+            positions: PANEL,
+            width: head_dim.div_ceil(LANES),
+            ahead: &[],
+        };
+        let at = |rows: &Range<usize>| index * BLOCK + rows.start..index * BLOCK + rows.end;
+        if let Some(Panels { keys, values, first }) = head.panels(&at(rows)) {
+            let panels = rows.start / PANEL..rows.end.div_ceil(PANEL);
+            for (p, keys) in panels.clone().zip(keys.chunks_exact(key)) {
+                block.keys[p] = keys;
+                block.values[p] = (values, first + (p - panels.start) * PANEL);
+            }
+            // The row of the block's first position, if there is one in this page.
+            if let Some(first) = first.checked_sub(panels.start * PANEL) {
+                (block.values[0], block.positions) = ((values, first), BLOCK);
+            }
+            return block;
+        }
+        let mut panels: [Option<Panels<'v>>; PANELS] = [None; PANELS];
         for (p, panel) in panels.iter_mut().enumerate() {
             let Some(seen) = within_panel(rows, p) else {
                 continue;
             };
-            let seen = index * BLOCK + seen.start..index * BLOCK + seen.end;
-            *panel = head.panel(&seen);
+            *panel = head.panels(&at(&seen));
             if panel.is_none() {
                 self.gathered_keys.reserve(PANELS * key);
                 self.gathered_values.reserve(PANELS * value);
                 let keys = &mut self.gathered_keys.bytes_mut()[p * key..][..key];
-                let values = &mut self.gathered_values.bytes_mut()[p * value..][..value];
-                head.gather(seen, keys, values);
+                let values = &mut self.gathered_values.bytes_mut()[..PANELS * value];
+                head.gather(at(&seen), keys, values);
             }
         }
         let memory = &*self;
-        let mut block = Block {
-            keys: [&[]; PANELS],
-            values: [&[]; PANELS],
-            positions: PANEL,
-            rows: PANEL,
-            width: head_dim.div_ceil(LANES),
-            ahead: &[],
-        };
         for (p, panel) in panels.into_iter().enumerate() {
             if within_panel(rows, p).is_none() {
                 continue;
             }
             (block.keys[p], block.values[p]) = match panel {
-                Some(panel) => (panel.keys, panel.values),
-                None => (
-                    &memory.gathered_keys.bytes()[p * key..][..key],
-                    &memory.gathered_values.bytes()[p * value..][..value],
-                ),
+                Some(panel) => (panel.keys, (panel.values, panel.first)),
+                None => {
+                    let bytes = &memory.gathered_values.bytes()[..PANELS * value];
+                    let keys = &memory.gathered_keys.bytes()[p * key..][..key];
+                    (keys, (ValueRows { bytes, rows: BLOCK }, p * PANEL))
+                }
             };
         }
         block
@@ -192,25 +206,17 @@ impl BlockMemory {
         let memory = &*self;
         let mut block = Block {
             keys: [&[]; PANELS],
-            values: [&[]; PANELS],
+            values: [(ValueRows::default(), 0); PANELS],
             positions: BLOCK,
-            rows: WIDE_ROWS,
             width,
             ahead: &[],
         };
         for (p, keys) in block.keys.iter_mut().enumerate() {
             *keys = &memory.wide_keys.bytes()[p * key..][..key];
         }
-        block.values[0] = &memory.wide_values.bytes()[..value];
+        let bytes = &memory.wide_values.bytes()[..value];
+        block.values[0] = (ValueRows { bytes, rows: WIDE_ROWS }, 0);
         block
-    }
-}
-
-/// Asks for the first `bytes` of a panel.
-#[inline(always)]
-fn prefetch<S: Simd>(simd: S, panel: &[u8], bytes: usize) {
-    for line in (0..panel.len().min(bytes)).step_by(CACHE_LINE) {
-        simd.prefetch(panel, line);
     }
 }
 
@@ -261,8 +267,8 @@ impl<E: KvElement> Kernel for Widen<'_, '_, E> {
         for (p, keys) in self.keys.chunks_exact_mut(bytes).enumerate() {
             if within_panel(&self.rows, p).is_some() {
                 E::widen_keys(simd, self.block.keys[p], keys);
-                let to = (&mut *self.values, p * PANEL, WIDE_ROWS);
-                E::widen_values(simd, self.block.values[p], to);
+                let to = ValueRowsMut { bytes: &mut *self.values, rows: WIDE_ROWS };
+                E::widen_values(simd, self.block.rows_of(p), (to, p * PANEL));
             }
         }
     }

@@ -22,13 +22,11 @@ pub(super) fn add<E: KvElement>(
 ) {
     let held = tile.job.plan.held();
     let level = tile.job.level;
-    let mut numbers = tile.blocks();
     tile.each_block(memory, queries, tile.blocks(), |format, pass| {
-        let part = numbers.next().map(|number| tile.block(number).0);
-        let index = pass.index;
+        let (part, index) = (pass.part, pass.index);
         let weights = weigh(level, format, pass, softmax);
         // Sinks before a gap have no place in the sums, sinks in the view do.
-        if part == Some(Part::Sinks) && held.start > 0 {
+        if part == Part::Sinks && held.start > 0 {
             return;
         }
         for (position, weight) in (index * BLOCK..).zip(weights) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use mistral_core::kv::KvElement;
 use mistral_core::simd::{LANES, Lanes};
 use mistral_core::threads;
-use ndarray::{ArrayViewMut2, Axis};
+use ndarray::{Axis, Slice};
 
 use super::block_softmax::Softmax;
 use super::partial::Partials;
@@ -33,8 +33,8 @@ pub(super) fn forward<E: KvElement>(job: &Job<'_, '_, '_, E>, outputs: Outputs<'
         // The sums of a key are added in one order: by one thread.
         (1, q_len)
     } else if q_len <= tile {
-        // Two tasks a thread, so that a thread that is held up can hand one on.
-        (heads.div_ceil(2 * job.threads), tile)
+        // Four tasks a thread, so that one that comes late, or is held up, leaves little to wait for.
+        (heads.div_ceil(4 * job.threads), tile)
     } else {
         (1, tile)
     };
@@ -81,45 +81,43 @@ impl<E: KvElement> Area<'_, '_, '_, '_, '_, E> {
     }
 
     /// Computes the area, one tile after the other in the same memory.
-    fn compute(self) {
-        self.job.scratch.with(|task| self.compute_in(task));
-    }
-
-    fn compute_in(mut self, task: &mut Task) {
-        let config = self.job.plan.config();
-        let group = config.group_size();
-        let width = config.head_dim().div_ceil(LANES);
-        let step = tile_queries(group).min(self.queries.len());
-        for (index, kv_head) in self.kv_heads.clone().enumerate() {
-            let heads = (index * group..(index + 1) * group).into();
-            let mut out = self.outputs.out.slice_axis_mut(Axis(1), heads);
-            let mut lse = self.outputs.lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(1), heads));
-            for first in self.queries.clone().step_by(step) {
+    fn compute(mut self) {
+        let step = tile_queries(self.job.plan.config().group_size());
+        for head in 0..self.kv_heads.len() {
+            for first in (0..self.queries.len()).step_by(step) {
                 if self.job.cancelled() {
                     return;
                 }
-                let queries = first..self.queries.end.min(first + step);
-                let at = first - self.queries.start;
-                let part = (at..at + queries.len()).into();
-                let tile = Tile { job: self.job, kv_head, queries };
-                let rows = tile.rows();
-                task.softmax.resize(rows, Softmax::EMPTY);
-                task.sums.resize(rows * width, Lanes::default());
-                let mut partials =
-                    Partials { softmax: &mut task.softmax, out: &mut task.sums, width };
-                partials.clear();
-                tile.load_queries(&mut task.queries, &mut task.sink_queries);
-                let queries = (&task.queries, &task.sink_queries);
-                tile.attend(&mut task.block, queries, tile.blocks(), &mut partials);
-                let mut out = out.slice_axis_mut(Axis(0), part);
-                let mut lse: Option<ArrayViewMut2<'_, f32>> =
-                    lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(0), part));
-                tile.finish(&partials, &mut out, lse.as_mut());
-                if let Some(sums) = &mut self.outputs.key_sums {
-                    let sums = sums.row_mut(index);
-                    key_sums::add(&tile, &mut task.block, queries, partials.softmax, sums);
-                }
+                let queries = first..self.queries.len().min(first + step);
+                self.job.scratch.with(|task| self.compute_tile(task, head, queries));
             }
+        }
+    }
+
+    /// Computes a tile, whose head and queries are counted from the area's first.
+    fn compute_tile(&mut self, task: &mut Task, head: usize, queries: Range<usize>) {
+        let config = self.job.plan.config();
+        let width = config.head_dim().div_ceil(LANES);
+        let part = Slice::from(queries.clone());
+        let queries = self.queries.start + queries.start..self.queries.start + queries.end;
+        let tile = Tile { job: self.job, kv_head: self.kv_heads.start + head, queries };
+        task.softmax.resize(tile.rows(), Softmax::EMPTY);
+        task.sums.resize(tile.rows() * width, Lanes::default());
+        let mut partials = Partials { softmax: &mut task.softmax, out: &mut task.sums, width };
+        partials.clear();
+        tile.load_queries(&mut task.queries, &mut task.sink_queries);
+        let loaded = (&task.queries, &task.sink_queries);
+        tile.attend(&mut task.block, loaded, tile.blocks(), &mut partials);
+        let group = config.group_size();
+        let heads = Slice::from(head * group..(head + 1) * group);
+        let mut out = self.outputs.out.slice_axis_mut(Axis(1), heads);
+        let mut out = out.slice_axis_mut(Axis(0), part);
+        let mut lse = self.outputs.lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(1), heads));
+        let mut lse = lse.as_mut().map(|lse| lse.slice_axis_mut(Axis(0), part));
+        tile.finish(&partials, &mut out, lse.as_mut());
+        if let Some(sums) = &mut self.outputs.key_sums {
+            let sums = sums.row_mut(head);
+            key_sums::add(&tile, &mut task.block, loaded, partials.softmax, sums);
         }
     }
 }

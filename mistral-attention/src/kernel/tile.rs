@@ -89,7 +89,7 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
         }
     }
 
-    /// Fills the memory with this tile's queries, scaled.
+    /// Fills the memory with the tile's queries, scaled.
     pub(super) fn load_queries(&self, queries: &mut Queries, sink_queries: &mut Queries) {
         self.load(self.job.q, queries);
         if let Some(q) = self.job.sink_queries.filter(|_| !self.visible(Part::Sinks).is_empty()) {
@@ -100,8 +100,9 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
     fn load(&self, q: ArrayView3<'_, f32>, queries: &mut Queries) {
         let config = self.job.plan.config();
         let (group, scale) = (config.group_size(), config.scale());
-        queries.resize(self.rows(), config.head_dim(), E::FORMAT);
-        for row in 0..self.rows() {
+        let rows = self.rows();
+        queries.reserve(rows, config.head_dim(), E::FORMAT);
+        for row in 0..rows {
             let token = q.index_axis(Axis(0), self.queries.start + row / group);
             let source = token.index_axis(Axis(0), self.kv_head * group + row % group);
             for (target, q) in queries.row_mut(row).iter_mut().zip(source) {
@@ -109,7 +110,6 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
             }
         }
         if E::FORMAT == KvFormat::Int8 {
-            let rows = self.rows();
             round_queries(self.job.level, queries, rows);
         }
     }
@@ -161,7 +161,7 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
                 block = block.with_ahead(&head, index, &within_block(&self.visible(part), index));
             }
             let tile = self.queries.clone();
-            let pass = Pass { plan, tile, queries, block, part, index, stream: !wide };
+            let pass = Pass { plan, tile, queries, block, part, index };
             work(if wide { <E::Wide as KvElement>::FORMAT } else { E::FORMAT }, pass);
         }
     }
@@ -232,10 +232,8 @@ pub(super) struct Pass<'p> {
     tile: Range<usize>,
     queries: &'p Queries,
     block: Block<'p>,
-    part: Part,
+    pub(super) part: Part,
     pub(super) index: usize,
-    /// Whether the block comes from memory, and not from where it was widened to.
-    stream: bool,
 }
 
 /// [`attend`] for one format.
@@ -302,8 +300,8 @@ impl<E: KvElement> Attend<'_, '_, '_, E> {
                 softmax[r] = Some(block_softmax(simd, &mut scores[r], seen.rows[r].clone()));
             }
         }
+        let ahead = (first == 0).then_some(self.pass.block);
         let weights = self.partials.add_softmax(simd, first, softmax);
-        let ahead = (self.pass.stream && first == 0).then_some(self.pass.block);
         let mut sink = AddOutputs { simd, first, partials: self.partials, weights, softmax, ahead };
         E::outputs::<S, R, P>(simd, &scores, &seen, self.pass.block.values(), &mut sink);
     }
@@ -348,11 +346,6 @@ impl Pass<'_> {
             for (p, keys) in panels.iter_mut().enumerate() {
                 *keys = self.block.keys(panel + p);
             }
-            if self.stream && first == 0 {
-                for panel in panel..panel + P {
-                    self.block.prefetch_values(simd, panel);
-                }
-            }
             let sums = E::scores::<S, R, P>(simd, queries, panels);
             for (scores, sums) in scores.iter_mut().zip(sums) {
                 for (p, sums) in sums.into_iter().enumerate() {
@@ -391,8 +384,8 @@ struct AddOutputs<'a, 'm, 'b, S, const R: usize> {
 impl<S: Integers, const R: usize> OutputSink<S> for AddOutputs<'_, '_, '_, S, R> {
     #[inline(always)]
     fn take(&mut self, row: usize, column: usize, sums: S::F32x16) {
-        if let Some(block) = self.ahead.filter(|block| row == 0 && block.is_last(column)) {
-            block.prefetch_ahead(self.simd);
+        if let Some(block) = self.ahead.filter(|_| row == 0) {
+            block.prefetch_ahead(self.simd, column);
         }
         if self.softmax[row].is_some() {
             self.partials.add_out(self.simd, (self.first, row), column, &self.weights, sums);

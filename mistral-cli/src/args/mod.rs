@@ -1,9 +1,16 @@
 //! The command line: what can be asked, and the help that explains it.
 
+mod adapter;
 mod bench;
+mod chat;
 mod constraint;
+mod generate;
+mod moderate;
+mod perplexity;
 mod quantize;
 mod sampling;
+mod score;
+mod tokenizer;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,10 +18,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat};
 
+pub(crate) use self::adapter::AdapterArgs;
 pub(crate) use self::bench::BenchArgs;
+pub(crate) use self::chat::{ChatArgs, TemplateArgs};
 pub(crate) use self::constraint::ConstraintArgs;
+pub(crate) use self::generate::{GenerateArgs, Speculation};
+pub(crate) use self::moderate::ModerateArgs;
+pub(crate) use self::perplexity::PerplexityArgs;
 pub(crate) use self::quantize::QuantizeArgs;
 pub(crate) use self::sampling::SamplingArgs;
+pub(crate) use self::score::ScoreArgs;
+pub(crate) use self::tokenizer::TokenizerKind;
 use crate::token_list::TokenList;
 use crate::window_size::WindowSize;
 
@@ -34,6 +48,7 @@ const CLI_EXAMPLES: &str = "\
 Examples:
   mistral generate \"Once upon a time\"
   mistral generate \"Dear diary,\" --model Mistral-7B-v0.1 --max-tokens 500
+  mistral chat --model Mistral-7B-Instruct-v0.3
   mistral inspect --preset 7b-v0.1
 
 Exit codes:
@@ -44,7 +59,11 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Generate(GenerateArgs),
+    Chat(ChatArgs),
+    Moderate(ModerateArgs),
     Logits(LogitsArgs),
+    Score(ScoreArgs),
+    Perplexity(PerplexityArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
     Quantize(QuantizeArgs),
@@ -56,7 +75,11 @@ impl Command {
     pub(crate) fn threads(&self) -> Option<u16> {
         match self {
             Self::Generate(args) => args.compute.threads,
+            Self::Chat(args) => args.compute.threads,
+            Self::Moderate(args) => args.compute.threads,
             Self::Logits(args) => args.compute.threads,
+            Self::Score(args) => args.compute.threads,
+            Self::Perplexity(args) => args.compute.threads,
             Self::Quantize(args) => args.threads,
             Self::Bench(args) => args.threads,
             Self::Tokenize(_) | Self::Inspect(_) => None,
@@ -126,136 +149,6 @@ impl ComputeArgs {
     }
 }
 
-/// Continue a text
-///
-/// Prints the prompt and goes on with it, piece by piece as the model writes. Without --model the
-/// built-in demo model writes: small, and fond of tales.
-///
-/// Each token is drawn after penalties, bias, constraint, temperature, top-k, typical, top-p and
-/// min-p, in this order. The same seed and options give the same text, whatever --threads and
-/// --chunk say.
-///
-/// Ctrl-C ends the text after the token under way.
-#[derive(Debug, Args)]
-#[command(after_long_help = GENERATE_EXAMPLES)]
-pub(crate) struct GenerateArgs {
-    /// The text to go on with; - reads it from standard input
-    ///
-    /// One line break at the very end of standard input is dropped. Without the argument the model
-    /// starts a text of its own; an empty prompt is refused.
-    #[arg(value_name = "PROMPT|-")]
-    pub(crate) prompt: Option<String>,
-    /// Folder or GGUF file of the model [default: the demo model]
-    ///
-    /// A folder holds tokenizer.json and config.json with model.safetensors (or shards with an
-    /// index), or params.json with consolidated.safetensors.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
-    /// Most tokens to write
-    ///
-    /// A model without a sliding window stops earlier if its context is full.
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub(crate) max_tokens: usize,
-    #[command(flatten)]
-    pub(crate) sampling: SamplingArgs,
-    #[command(flatten)]
-    pub(crate) constraint: ConstraintArgs,
-    /// End before this text; may be given several times
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) stop: Vec<String>,
-    /// End before the token of this id; may be given several times
-    #[arg(long, value_name = "ID")]
-    pub(crate) stop_token: Vec<u32>,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-    /// Format of the cached keys and values: f32, f16 or bf16
-    #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
-    pub(crate) kv_dtype: KvFormat,
-    /// Go on behind the token that ends a text
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-    /// Guess the next tokens, and check several in one pass: faster where a text repeats itself
-    ///
-    /// Guesses come from the text so far (lookup), or from a smaller model with the same vocabulary.
-    /// The text is the same, with any sampling.
-    #[arg(long, value_name = "lookup|DIR", conflicts_with = "logprobs")]
-    pub(crate) speculate: Option<Speculation>,
-    /// Answer each line of a JSON Lines file, many at a time; - is standard input
-    ///
-    /// A line is an object with a prompt, and perhaps id, max_tokens, temperature, top_k, top_p,
-    /// min_p, seed and stop (a list), which go before the options. Its text is the one that it gets
-    /// alone.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "out",
-        conflicts_with_all = ["prompt", "json", "speculate", "logprobs"]
-    )]
-    pub(crate) batch: Option<PathBuf>,
-    /// Where the answers to --batch go: one line for each, in the same order
-    ///
-    /// A line has index, digest, id and prompt, text, prompt_tokens, generated_tokens, stop_reason,
-    /// stop_string and seed; or error. It is on disk before the next one is written. The same command
-    /// goes on behind the last whole line, whatever has ended it; a file that is not of this batch,
-    /// with these options, is refused.
-    #[arg(long, value_name = "FILE", requires = "batch")]
-    pub(crate) out: Option<PathBuf>,
-    /// Most lines of --batch that are answered together
-    #[arg(long, value_name = "N", default_value = "8", value_parser = parallel, requires = "batch")]
-    pub(crate) parallel: NonZeroUsize,
-    /// Print each token written with its log-probability and the N likeliest, instead of the text
-    ///
-    /// One JSON object a line: token, piece, logprob, and top, a list of the same three. They are
-    /// the model's own, before penalties, temperature and all that follows. With --json they become
-    /// the field logprobs of its object.
-    #[arg(long, value_name = "N")]
-    pub(crate) logprobs: Option<usize>,
-    /// The same for the tokens of the prompt, which come first (with --json: prompt_logprobs)
-    ///
-    /// The first token of all has nothing before it: its logprob is null.
-    #[arg(long, requires = "logprobs")]
-    pub(crate) prompt_logprobs: bool,
-    /// Print one JSON object at the end instead of the text
-    ///
-    /// Fields: prompt, text (what was written), prompt_tokens, generated_tokens, stop_reason
-    /// (end_of_sequence, stop_string, stop_token, max_tokens, context_full or interrupted),
-    /// stop_string, seed, prefill_tokens_per_second, decode_tokens_per_second.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Where guesses come from.
-#[derive(Debug, Clone)]
-pub(crate) enum Speculation {
-    /// The text so far.
-    Lookup,
-    /// The model in this folder.
-    Model(PathBuf),
-}
-
-impl From<&str> for Speculation {
-    fn from(argument: &str) -> Self {
-        if argument == "lookup" { Self::Lookup } else { Self::Model(argument.into()) }
-    }
-}
-
-/// A number from 1 to 1024.
-fn parallel(text: &str) -> Result<NonZeroUsize, bench::OutOfRange> {
-    bench::count::<1024>(text)
-}
-
-const GENERATE_EXAMPLES: &str = "\
-Examples:
-  mistral generate \"Once upon a time\"
-  mistral generate \"Once upon a time\" --temperature 0 --max-tokens 40
-  mistral generate \"The fox said\" --presence-penalty 0.5 --logprobs 3
-  mistral generate \"A person as JSON: \" --json-schema person.json
-  mistral generate --seed 7 --stop \"The end\"
-  mistral generate - --model Mistral-7B-v0.3 < letter.txt
-  mistral generate - --speculate lookup < code.rs
-  mistral generate --batch prompts.jsonl --out answers.jsonl --max-tokens 100
-  mistral generate \"A fox\" --json | jq .decode_tokens_per_second";
-
 /// Write the logits of every position to a file
 ///
 /// For comparing with another engine: token ids go in, and a safetensors file comes out that holds
@@ -269,13 +162,15 @@ pub(crate) struct LogitsArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
+    #[command(flatten)]
     pub(crate) tokens: TokensArgs,
     /// The file to write
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F32)]
     pub(crate) kv_dtype: KvFormat,
 }
@@ -309,9 +204,14 @@ pub(crate) struct TokenizeArgs {
     /// The text; - reads it from standard input, less one line break at its very end
     #[arg(value_name = "TEXT|-", default_value = "-", hide_default_value = true)]
     pub(crate) text: String,
-    /// Folder of the model, or its tokenizer.json [default: the demo model]
+    /// Folder of the model, or its tokenizer file [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    /// Which tokenizer file of the folder to read [default: model, or else json, or else gguf]
+    ///
+    /// Where added_tokens.json lies beside them, json comes first: it alone knows the added pieces.
+    #[arg(long, value_name = "FORMAT", requires = "model")]
+    pub(crate) tokenizer: Option<TokenizerKind>,
     /// Print one JSON object: text, ids and pieces
     #[arg(long)]
     pub(crate) json: bool,
@@ -341,9 +241,12 @@ pub(crate) struct InspectArgs {
     /// Tokens that the cache is to hold [default: the longest context of the model]
     #[arg(long, value_name = "N")]
     pub(crate) length: Option<usize>,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
+    /// First tokens that the cache is to keep beside the window, as with generate --sinks
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) sinks: usize,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// Print one JSON object: configuration, tensors and memory

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use clap::Args;
 use mistral_model::{WeightFormat, WeightFormats};
 
+use super::AdapterArgs;
 use crate::window_size::WindowSize;
 
 /// Write a model in another format, ready to be computed with
 ///
 /// Reads a model tensor by tensor, rounds its weights and writes a folder with config.json,
-/// model.safetensors and tokenizer.json. The weights are in the layout that the kernels read: they
+/// model.safetensors and the tokenizer. The weights are in the layout that the kernels read: they
 /// open at once, and with --mmap without a copy. Memory in use is the largest matrix.
+///
+/// With --adapter, what the adapter adds is merged into the weights before they are rounded. Merge
+/// into the original weights, for those that were rounded already are rounded a second time.
 ///
 /// The layout belongs to this version of the program: keep the original weights.
 ///
@@ -25,6 +29,8 @@ pub(crate) struct QuantizeArgs {
     /// The folder to write, which must not be there yet
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     /// Format of the weights: f32, f16, bf16, q8_0, q6_k, q5_k, q5_0, q4_k or q4_0
     #[arg(long, value_name = "FORMAT")]
     weights: WeightFormat,
@@ -58,4 +64,5 @@ const QUANTIZE_EXAMPLES: &str = "\
 Examples:
   mistral quantize Mistral-7B-v0.3 Mistral-7B-v0.3-q4_k --weights q4_k
   mistral quantize mistral-7b-v0.1.Q8_0.gguf Mistral-7B-v0.1-q8_0 --weights q8_0 --window 4096
+  mistral quantize Mistral-7B-v0.1 Mistral-7B-sql --weights bf16 --adapter mistral-7b-sql-lora
   mistral generate \"A fox\" --model Mistral-7B-v0.3-q4_k --mmap";

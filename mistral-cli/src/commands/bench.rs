@@ -221,10 +221,13 @@ fn measure(
 fn prefill_ops(config: &Config, depth: usize, prompt: usize) -> f64 {
     let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
     let layer = 2 * config.dim * (q + kv) + 3 * config.dim * config.hidden_dim;
-    let window = config.window.size().map_or(usize::MAX, usize::from);
-    let pairs: usize = (depth..depth + prompt).map(|position| (position + 1).min(window)).sum();
+    let pairs_of = |layer| {
+        let window = config.window_of(layer);
+        (depth..depth + prompt).map(|position| window.visible(position).len()).sum::<usize>()
+    };
+    let pairs: usize = (0..config.n_layers).map(pairs_of).sum();
     let weights = 2 * config.n_layers * layer * prompt + 2 * config.vocab_size * config.dim;
-    (weights + 4 * config.n_layers * q * pairs) as f64 / prompt as f64
+    (weights + 4 * q * pairs) as f64 / prompt as f64
 }
 
 impl Measured {

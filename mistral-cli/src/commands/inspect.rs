@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use indicatif::BinaryBytes;
-use mistral_model::{Config, WeightFormat};
+use mistral_model::{Config, ConfigError, WeightFormat, Window};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -35,6 +35,9 @@ struct Sizes {
     rope_layout: String,
     /// `null`: no window.
     window: Option<usize>,
+    /// Of each layer, where they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer_windows: Option<Vec<Option<usize>>>,
     context_len: usize,
     tied_embeddings: bool,
     bos_token: Option<u32>,
@@ -95,6 +98,7 @@ fn report(args: &InspectArgs) -> Result<Report, Failure> {
 }
 
 fn sizes(config: Config) -> Sizes {
+    let size = |window: Window| window.size().map(usize::from);
     Sizes {
         dim: config.dim,
         n_layers: config.n_layers,
@@ -106,7 +110,10 @@ fn sizes(config: Config) -> Sizes {
         norm_eps: config.norm_eps,
         rope_theta: config.rope_theta,
         rope_layout: format!("{:?}", config.rope_layout),
-        window: config.window.size().map(usize::from),
+        window: size(config.window),
+        layer_windows: Some(config.layer_windows)
+            .filter(|windows| !windows.is_empty())
+            .map(|windows| windows.into_iter().map(size).collect()),
         context_len: config.context_len,
         tied_embeddings: config.tied_embeddings,
         bos_token: config.bos_token,
@@ -116,7 +123,10 @@ fn sizes(config: Config) -> Sizes {
 
 fn memory(args: &InspectArgs, config: &Config, weights: usize) -> Result<Memory, Failure> {
     let cache_tokens = args.length.unwrap_or(config.context_len);
-    let cache = config.cache_bytes(args.kv_dtype, cache_tokens)? as u64;
+    let sizes = config.cache().with_sinks(args.sinks);
+    let cache = sizes
+        .sequence_bytes(args.kv_dtype, cache_tokens)
+        .map_err(|source| ConfigError::Cache { source })? as u64;
     let weights = weights as u64;
     let total = weights.saturating_add(cache);
     let available = memory::available();
@@ -162,9 +172,15 @@ impl Display for Sizes {
         line("norm_eps", &self.norm_eps)?;
         line("rope_theta", &self.rope_theta)?;
         line("rope_layout", &self.rope_layout)?;
-        match self.window {
-            Some(window) => line("window", &window)?,
-            None => line("window", &"none")?,
+        let name = |window: &Option<usize>| {
+            window.map_or_else(|| "none".to_owned(), |window| window.to_string())
+        };
+        match &self.layer_windows {
+            None => line("window", &name(&self.window))?,
+            Some(each) => {
+                let each: Vec<String> = each.iter().map(name).collect();
+                line("windows", &each.join(", "))?;
+            }
         }
         line("context_len", &self.context_len)?;
         line("tied_embeddings", &self.tied_embeddings)?;

@@ -8,7 +8,7 @@ use crate::args::{LogitsArgs, TokensArgs};
 use crate::failure::Failure;
 use crate::input;
 use crate::interrupt;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::output::WholeFile;
 use crate::progress::Progress;
 use crate::token_list::TokenList;
@@ -23,8 +23,13 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<(), Failure> {
     })?;
 
     let options = args.compute.open.options();
-    let model = ModelSource::new(args.model.as_deref()).load(options)?;
+    let checkpoint = ModelSource::new(args.model.as_deref()).checkpoint(options)?;
+    let adapter = args.adapter.open(checkpoint.config())?;
+    let model = model::load(&checkpoint)?;
     let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
+    if let Some(adapter) = adapter {
+        session = session.with_adapter(adapter)?;
+    }
     let progress = Progress::reading(ids.len(), session.options().max_chunk);
     out.write(&header(ids.len(), model.config().vocab_size))?;
     let mut bytes = Vec::new();

@@ -1,10 +1,14 @@
 //! One file a command.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+pub(crate) mod moderate;
+pub(crate) mod perplexity;
 pub(crate) mod quantize;
+pub(crate) mod score;
 pub(crate) mod tokenize;
 
 use std::io::{self, Write};

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::BinaryBytes;
-use mistral_model::OpenOptions;
-use mistral_model::tokenizer::{Tokenizer, TokenizerError};
+use mistral_model::tokenizer::{TokenizerError, TokenizerFile};
+use mistral_model::{ModelError, OpenOptions};
 
 use super::print;
 use crate::args::QuantizeArgs;
@@ -24,7 +24,10 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<(), Failure> {
         None => options,
     };
     let start = Instant::now();
-    let checkpoint = ModelSource::new(Some(&args.input)).checkpoint(options)?;
+    let mut checkpoint = ModelSource::new(Some(&args.input)).checkpoint(options)?;
+    if let Some(adapter) = args.adapter.open(checkpoint.config())? {
+        checkpoint = checkpoint.with_adapter(adapter).map_err(ModelError::from)?;
+    }
     let folder = WholeFolder::create(&args.out)?;
     let temporary = folder.temporary().to_owned();
     interrupt::clean_up_and_exit(move || {
@@ -33,8 +36,8 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<(), Failure> {
 
     folder.write("config.json", checkpoint.config().to_hf_json().as_bytes())?;
     let tokenizer = tokenizer(&args.input)?;
-    if let Some(json) = &tokenizer {
-        folder.write("tokenizer.json", json)?;
+    if let Some((name, bytes)) = &tokenizer {
+        folder.write(name, bytes)?;
     }
     let total = checkpoint.weight_bytes().unwrap_or(0) as u64;
     let progress = Progress::writing(total);
@@ -55,10 +58,10 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<(), Failure> {
     }
 }
 
-/// The `tokenizer.json` of a model, if it has a tokenizer.
-fn tokenizer(model: &Path) -> Result<Option<Vec<u8>>, Failure> {
-    match Tokenizer::read_json(model) {
-        Ok(json) => Ok(Some(json)),
+/// Name and bytes of a file with the model's tokenizer, if it has one.
+fn tokenizer(model: &Path) -> Result<Option<(&'static str, Vec<u8>)>, Failure> {
+    match TokenizerFile::find(model, None) {
+        Ok(file) => Ok(Some(file.copy()?)),
         Err(TokenizerError::NoFile { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -36,6 +36,21 @@ fn the_demo_model_writes_its_text() {
 }
 
 #[test]
+fn sinks_change_a_text_from_where_it_outgrows_the_window() {
+    let written = |sinks: &str| {
+        let window = ["--window", "16", "--temperature", "0", "--max-tokens", "60"];
+        let args = [&["generate", PROMPT, "--ignore-eos", "--sinks", sinks][..], &window];
+        mistral(&args.concat()).text()
+    };
+    let (without, with) = (written("0"), written("4"));
+    assert_ne!(without, with);
+    // The prompt and what is written beside it fit into the window at first.
+    let common = without.bytes().zip(with.bytes()).take_while(|(a, b)| a == b).count();
+    assert!(common > PROMPT.len(), "{without}\n{with}");
+    assert_eq!(mistral(&["generate", PROMPT, "--sinks", "99999999999999999999"]).code, Some(2));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_text_and_another_seed_another() {
     assert_eq!(text(PROMPT, &["--seed", "5"]), text(PROMPT, &["--seed", "5"]));
     assert_eq!(text(PROMPT, &["--seed", "0"]), text(PROMPT, &[]));

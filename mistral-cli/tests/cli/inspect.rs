@@ -1,11 +1,12 @@
 //! `mistral inspect`.
 
+use std::fs;
 use std::path::Path;
 
 use mistral_model::{Checkpoint, Config, DType};
 use serde_json::{Value, json};
 
-use super::program::{arg, demo, golden, mistral};
+use super::program::{arg, copy_of, demo, golden, mistral};
 
 #[track_caller]
 fn inspect(options: &[&str]) -> Value {
@@ -52,6 +53,34 @@ fn the_cache_of_a_window_stops_growing_and_that_of_none_does_not() {
     assert_eq!(cache("7b-v0.1", 100_000), bytes(Config::mistral_7b_v01(), 4096));
     assert_eq!(cache("7b-v0.2", 32_768), 8 * bytes(Config::mistral_7b_v01(), 4096));
     assert_eq!(cache("7b-v0.3", 1000), bytes(Config::mistral_7b_v03(), 1000));
+}
+
+#[test]
+fn sinks_are_counted_where_there_is_a_window() {
+    let cache = |preset, sinks| {
+        let options = ["--preset", preset, "--length", "20000", "--sinks", sinks];
+        inspect(&options)["memory"]["cache"].as_u64().unwrap()
+    };
+    // Sixteen slots; layers, heads, elements, keys and values, bytes.
+    let sixteen = 16 * 32 * 8 * 128 * 2 * 2;
+    assert_eq!(cache("7b-v0.1", "4") - cache("7b-v0.1", "0"), sixteen);
+    assert_eq!(cache("7b-v0.1", "17") - cache("7b-v0.1", "0"), 2 * sixteen);
+    assert_eq!(cache("7b-v0.2", "4"), cache("7b-v0.2", "0"));
+}
+
+#[test]
+fn windows_that_differ_are_shown_layer_by_layer() {
+    let folder = copy_of(&golden("models/v01"));
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["sliding_window"] = json!([12, null, 5]);
+    fs::write(&path, config.to_string()).unwrap();
+    let report = inspect(&["--model", arg(folder.path()), "--length", "100"]);
+    assert_eq!(report["config"]["layer_windows"], json!([12, null, 5]));
+    let same = inspect(&["--model", arg(&golden("models/v01"))]);
+    assert_eq!(same["config"].get("layer_windows"), None);
+    let text = mistral(&["inspect", "--model", arg(folder.path())]).text();
+    assert!(text.contains("12, none, 5"), "{text}");
 }
 
 #[test]

@@ -3,13 +3,18 @@
 //! Nothing here knows what the demo model writes: it may be trained anew.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+mod adapter;
 mod bad_input;
 mod batch;
 mod bench;
+mod chat;
 mod generate;
 mod inspect;
 mod logits;
+mod moderate;
+mod perplexity;
 mod program;
 mod quantize;
 mod sampling;
+mod score;
 mod tokenize;

@@ -84,6 +84,11 @@ pub(crate) fn demo() -> PathBuf {
     package().join("demo/model")
 }
 
+/// A text that the demo model has not seen.
+pub(crate) fn demo_corpus() -> PathBuf {
+    package().join("demo/corpus/valid.txt")
+}
+
 /// A copy of a model's folder, to be spoiled.
 pub(crate) fn copy_of(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();

@@ -53,7 +53,8 @@ fn a_gguf_file_is_a_model_like_any_other_and_its_missing_window_is_pointed_at() 
     let silent = mistral(&options);
     assert!(silent.stderr.contains("sliding window"), "{}", silent.stderr);
     assert!(silent.stderr.contains("--window 4096"), "{}", silent.stderr);
-    // A tokenizer came with it.
+    // A tokenizer came with it, in the form that says all of it.
+    assert!(out.join("tokenizer.model").exists());
     let tokens = |model: &Path| mistral(&["tokenize", "the rest", "--model", arg(model)]).text();
     assert_eq!(tokens(&out), tokens(&file));
 

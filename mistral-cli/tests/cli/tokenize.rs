@@ -1,5 +1,8 @@
 //! `mistral tokenize`.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::program::{arg, golden, mistral, mistral_with_stdin};
@@ -35,10 +38,39 @@ fn the_empty_text_is_the_piece_that_begins_a_sequence() {
 
 #[test]
 fn another_tokenizer_gives_the_ids_of_its_own_vocabulary() {
-    let folder = golden("tokenizer/v1");
-    let ids = |text| mistral(&["tokenize", text, "--json", "--model", arg(&folder)]).json();
-    let file = folder.join("tokenizer.json");
-    let of_file = mistral(&["tokenize", TEXT, "--json", "--model", arg(&file)]).json();
-    assert_eq!(ids(TEXT), of_file);
-    assert_eq!(ids("")["pieces"][0], "<s>");
+    for (folder, files) in [
+        ("tokenizer/v1", &["tokenizer.model", "tokenizer.json"][..]),
+        ("tokenizer/v2", &["tokenizer.model", "tokenizer.json"]),
+        ("tokenizer/v3", &["tokenizer.model"]),
+    ] {
+        let folder = golden(folder);
+        let ids =
+            |model: &Path| mistral(&["tokenize", TEXT, "--json", "--model", arg(model)]).json();
+        let of_folder = ids(&folder);
+        assert_eq!(of_folder["pieces"][0], "<s>");
+        for file in files {
+            assert_eq!(ids(&folder.join(file)), of_folder, "{file}");
+        }
+    }
+}
+
+#[test]
+fn the_tokenizer_file_can_be_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    // The files of two models: their ids tell which was read.
+    for (version, file) in [("v1", "tokenizer.json"), ("v3", "tokenizer.model")] {
+        let from = golden("tokenizer").join(version).join(file);
+        fs::copy(from, folder.path().join(file)).unwrap();
+    }
+    let tokens = |options: &[&str]| {
+        let model = ["tokenize", TEXT, "--model", arg(folder.path())];
+        mistral(&[&model[..], options].concat())
+    };
+    let model = tokens(&["--tokenizer", "model"]).text();
+    assert_eq!(tokens(&[]).text(), model);
+    assert_ne!(tokens(&["--tokenizer", "json"]).text(), model);
+    let error = tokens(&["--tokenizer", "gguf"]).refusal();
+    assert!(error.contains("expected tokenizer.gguf"), "{error}");
+    // The demo model has no files to choose from.
+    mistral(&["tokenize", TEXT, "--tokenizer", "json"]).refusal();
 }

@@ -1,16 +1,21 @@
 //! How sixteen positions of one head are stored, and what attention does with them.
 //!
-//! Keys and values of consecutive positions lie in *panels* of sixteen:
+//! Keys of consecutive positions lie in *panels* of sixteen, values in *columns* of sixteen
+//! elements:
 //!
 //! ```text
-//! keys     a vector for each d            values   a vector for each position, 16 elements wide
-//!              position 0 1 .. 15                      d = 0 1 .. 15     d = 16 17 .. 31
-//!     d = 0             a e                position 0      a b                q r
-//!     d = 1             b f                position 1      e f                u v
+//! keys     a vector for each d            values   a vector for each position
+//!              position 0 1 .. 15           column 0       d = 0 1 .. 15
+//!     d = 0             a e                     position 0     a b
+//!     d = 1             b f                     position 1     e f
+//!      ..                                        ..
+//!     d = 0    position 16 17 .. 31         column 1       d = 16 17 .. 31
+//!      ..                                       position 0     q r
 //! ```
 //!
 //! Scores of sixteen positions are then sixteen sums over `d` side by side, and sixteen outputs
-//! are sums over positions side by side: SIMD runs across results, never along a sum.
+//! are sums over positions side by side: SIMD runs across results, never along a sum. And a query
+//! reads all of it front to back, as memory likes it best.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -57,9 +62,9 @@ pub trait KvElement:
     #[doc(hidden)]
     fn write_key(panel: &mut [u8], lane: usize, key: &[f32]);
 
-    /// Rounds a value into a lane of a panel.
+    /// Rounds a value into a row.
     #[doc(hidden)]
-    fn write_value(panel: &mut [u8], lane: usize, value: &[f32]);
+    fn write_value(to: ValueRowsMut<'_>, row: usize, value: &[f32]);
 
     /// Widens a key.
     #[doc(hidden)]
@@ -67,23 +72,28 @@ pub trait KvElement:
 
     /// Widens a value.
     #[doc(hidden)]
-    fn read_value(panel: &[u8], lane: usize, value: &mut [f32]);
+    fn read_value(from: ValueRows<'_>, row: usize, value: &mut [f32]);
 
     /// Copies the key of a lane as it is.
     #[doc(hidden)]
     fn copy_key(to: (&mut [u8], usize), from: (&[u8], usize), head_dim: usize);
 
-    /// Copies the value of a lane as it is.
+    /// Copies the values of `n` rows as they are.
     #[doc(hidden)]
-    fn copy_value(to: (&mut [u8], usize), from: (&[u8], usize), head_dim: usize);
+    fn copy_values(
+        to: (ValueRowsMut<'_>, usize),
+        from: (ValueRows<'_>, usize),
+        n: usize,
+        head_dim: usize,
+    );
 
     /// Puts a key that lies in one row into a lane, as it is.
     #[doc(hidden)]
     fn place_key(panel: &mut [u8], lane: usize, row: &[Self]);
 
-    /// Puts a value that lies in one row into a lane, as it is.
+    /// Puts a value that lies in one piece into a row, as it is.
     #[doc(hidden)]
-    fn place_value(panel: &mut [u8], lane: usize, row: &[Self]);
+    fn place_value(to: ValueRowsMut<'_>, row: usize, value: &[Self]);
 
     /// Widens one row.
     #[doc(hidden)]
@@ -93,10 +103,14 @@ pub trait KvElement:
     #[doc(hidden)]
     fn widen_keys<S: Integers>(simd: S, from: &[u8], to: &mut [u8]);
 
-    /// Brings the values of a panel into rows `first..` of a panel of `rows` rows in the wide
-    /// format. Must be `#[inline(always)]`.
+    /// Brings the values of sixteen positions, from row `.1` on, into the wide format. Must be
+    /// `#[inline(always)]`.
     #[doc(hidden)]
-    fn widen_values<S: Integers>(simd: S, from: &[u8], to: (&mut [u8], usize, usize));
+    fn widen_values<S: Integers>(
+        simd: S,
+        from: (ValueRows<'_>, usize),
+        to: (ValueRowsMut<'_>, usize),
+    );
 
     /// Brings a scaled query into row `row`. Must be `#[inline(always)]`.
     #[doc(hidden)]
@@ -144,14 +158,14 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// Makes room for `rows` rows; what was there may remain.
-    pub fn resize(&mut self, rows: usize, head_dim: usize, format: KvFormat) {
+    /// Makes room for at least `rows` rows; what was there may remain.
+    pub fn reserve(&mut self, rows: usize, head_dim: usize, format: KvFormat) {
         self.head_dim = head_dim;
-        self.floats.resize(rows * head_dim, 0.0);
+        self.floats.resize(self.floats.len().max(rows * head_dim), 0.0);
         if format == KvFormat::Int8 {
             let blocks = rows * head_dim.div_ceil(32);
-            self.steps.resize(blocks * 16, [0; 4]);
-            self.scales.resize(blocks, 0.0);
+            self.steps.resize(self.steps.len().max(blocks * 16), [0; 4]);
+            self.scales.resize(self.scales.len().max(blocks), 0.0);
         }
     }
 
@@ -171,16 +185,35 @@ impl Queries {
     }
 }
 
+/// Values of one head: `rows` positions, column by column.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ValueRows<'a> {
+    /// In the format's layout.
+    pub bytes: &'a [u8],
+    /// Positions that there is room for.
+    pub rows: usize,
+}
+
+/// As [`ValueRows`], for writing.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct ValueRowsMut<'a> {
+    /// In the format's layout.
+    pub bytes: &'a mut [u8],
+    /// Positions that there is room for.
+    pub rows: usize,
+}
+
 /// The values of a block.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Values<'a> {
-    /// Panels in order of position; those that nobody sees may be empty.
-    pub panels: &'a [&'a [u8]],
-    /// Positions in a panel: sixteen, or a whole block.
+    /// Where the values of each run of `positions` positions lie, and in which row the first of
+    /// them; a run that nobody sees may be empty.
+    pub runs: &'a [(ValueRows<'a>, usize)],
+    /// Positions in a run: sixteen, or a whole block.
     pub positions: usize,
-    /// Rows in a panel, at least as many.
-    pub rows: usize,
     /// `head_dim` in vectors, rounded up.
     pub width: usize,
 }

@@ -3,7 +3,9 @@
 use std::hint::black_box;
 use std::ops::Range;
 
-use super::element::{BLOCK, KvElement, OutputSink, Queries, Seen, Values, sealed};
+use super::element::{
+    BLOCK, KvElement, OutputSink, Queries, Seen, ValueRows, ValueRowsMut, Values, sealed,
+};
 use super::{KvFormat, PANEL};
 use crate::element::{DType, Element};
 use crate::simd::{Integers, LANES, Lanes, lanes_of, lanes_of_mut};
@@ -11,25 +13,27 @@ use crate::tile::{self, Sums};
 
 impl<E: Element> sealed::Sealed for E {}
 
-/// How far ahead of the reading keys are asked for, in bytes.
-const AHEAD: usize = 1024;
+/// How far ahead of the reading keys and values are asked for, in bytes.
+const AHEAD: usize = 2048;
 
 /// Position `lane` of a key panel, element by element.
 fn key_of<E: Element>(panel: &[u8], lane: usize) -> impl Iterator<Item = &E> {
     lanes_of::<E>(panel).iter().map(move |lanes| &lanes.0[lane % LANES])
 }
 
-/// Position `lane` of a value panel, sixteen elements at a time.
-fn value_of<E: Element>(panel: &[u8], lane: usize) -> impl Iterator<Item = &[E; LANES]> {
-    lanes_of::<E>(panel).iter().skip(lane).step_by(PANEL).map(|lanes| &lanes.0)
+/// A row of values, sixteen elements at a time.
+fn value_of<E: Element>(from: ValueRows<'_>, row: usize) -> impl Iterator<Item = &[E; LANES]> {
+    let ValueRows { bytes, rows } = from;
+    lanes_of::<E>(bytes).iter().skip(row).step_by(rows.max(1)).map(|lanes| &lanes.0)
 }
 
 /// As [`value_of`].
 fn value_of_mut<E: Element>(
-    panel: &mut [u8],
-    lane: usize,
+    to: ValueRowsMut<'_>,
+    row: usize,
 ) -> impl Iterator<Item = &mut [E; LANES]> {
-    lanes_of_mut::<E>(panel).iter_mut().skip(lane).step_by(PANEL).map(|lanes| &mut lanes.0)
+    let ValueRowsMut { bytes, rows } = to;
+    lanes_of_mut::<E>(bytes).iter_mut().skip(row).step_by(rows.max(1)).map(|lanes| &mut lanes.0)
 }
 
 impl<E: Element> KvElement for E {
@@ -55,8 +59,8 @@ impl<E: Element> KvElement for E {
         }
     }
 
-    fn write_value(panel: &mut [u8], lane: usize, value: &[f32]) {
-        for (to, from) in value_of_mut::<E>(panel, lane).zip(value.chunks(LANES)) {
+    fn write_value(to: ValueRowsMut<'_>, row: usize, value: &[f32]) {
+        for (to, from) in value_of_mut::<E>(to, row).zip(value.chunks(LANES)) {
             E::round_slice(from, to);
         }
     }
@@ -67,8 +71,8 @@ impl<E: Element> KvElement for E {
         }
     }
 
-    fn read_value(panel: &[u8], lane: usize, value: &mut [f32]) {
-        for (to, from) in value.chunks_mut(LANES).zip(value_of::<E>(panel, lane)) {
+    fn read_value(from: ValueRows<'_>, row: usize, value: &mut [f32]) {
+        for (to, from) in value.chunks_mut(LANES).zip(value_of::<E>(from, row)) {
             E::widen_row(&from[..to.len()], to);
         }
     }
@@ -80,9 +84,15 @@ impl<E: Element> KvElement for E {
         }
     }
 
-    fn copy_value(to: (&mut [u8], usize), from: (&[u8], usize), _head_dim: usize) {
-        for (to, from) in value_of_mut::<E>(to.0, to.1).zip(value_of::<E>(from.0, from.1)) {
-            *to = *from;
+    fn copy_values(
+        (to, at): (ValueRowsMut<'_>, usize),
+        (from, first): (ValueRows<'_>, usize),
+        n: usize,
+        _head_dim: usize,
+    ) {
+        let columns = lanes_of_mut::<E>(to.bytes).chunks_exact_mut(to.rows.max(1));
+        for (to, from) in columns.zip(lanes_of::<E>(from.bytes).chunks_exact(from.rows.max(1))) {
+            to[at..at + n].copy_from_slice(&from[first..first + n]);
         }
     }
 
@@ -92,8 +102,8 @@ impl<E: Element> KvElement for E {
         }
     }
 
-    fn place_value(panel: &mut [u8], lane: usize, row: &[Self]) {
-        for (to, from) in value_of_mut::<E>(panel, lane).zip(row.chunks(LANES)) {
+    fn place_value(to: ValueRowsMut<'_>, row: usize, value: &[Self]) {
+        for (to, from) in value_of_mut::<E>(to, row).zip(value.chunks(LANES)) {
             to[..from.len()].copy_from_slice(from);
         }
     }
@@ -112,11 +122,14 @@ impl<E: Element> KvElement for E {
     }
 
     #[inline(always)]
-    fn widen_values<S: Integers>(simd: S, from: &[u8], to: (&mut [u8], usize, usize)) {
-        let (to, first, rows) = to;
-        let columns = lanes_of_mut::<f32>(to).chunks_exact_mut(rows);
-        for (to, from) in columns.zip(lanes_of::<E>(from).chunks_exact(PANEL)) {
-            for (to, from) in to[first..].iter_mut().zip(from) {
+    fn widen_values<S: Integers>(
+        simd: S,
+        (from, first): (ValueRows<'_>, usize),
+        (to, at): (ValueRowsMut<'_>, usize),
+    ) {
+        let columns = lanes_of_mut::<f32>(to.bytes).chunks_exact_mut(to.rows);
+        for (to, from) in columns.zip(lanes_of::<E>(from.bytes).chunks_exact(from.rows)) {
+            for (to, from) in to[at..].iter_mut().zip(&from[first..first + PANEL]) {
                 simd.store(E::load(simd, from), &mut to.0);
             }
         }
@@ -209,10 +222,10 @@ fn weighted_sums<S: Integers, E: Element, const R: usize, const P: usize>(
         return ragged_sums::<S, E, R, P>(simd, p, seen, values, column);
     }
     // Both by themselves, or the sums would lie in memory for the sake of the ragged ends or of the
-    // loop over panels. Only f32 is what other formats are widened to, a block in one panel.
+    // loop over runs.
     let (all, zeros) = (seen.all.clone(), tile::zeros(simd));
-    if E::DTYPE == DType::F32 && values.positions == BLOCK {
-        return add_panel::<S, E, R, P>(simd, p, values, (column, 0), all, zeros);
+    if values.positions == BLOCK {
+        return add_run::<S, E, R, P>(simd, p, values, (column, 0), all, zeros);
     }
     add::<S, E, R, P>(simd, p, values, column, all, zeros)
 }
@@ -243,7 +256,7 @@ fn ragged_sums<S: Integers, E: Element, const R: usize, const P: usize>(
     sums
 }
 
-/// `sums[r] + Σ_j p[r][j] v[j]` over the positions in `range`, panel by panel.
+/// `sums[r] + Σ_j p[r][j] v[j]` over the positions in `range`, run by run.
 #[inline(always)]
 fn add<S: Integers, E: Element, const R: usize, const P: usize>(
     simd: S,
@@ -258,32 +271,32 @@ fn add<S: Integers, E: Element, const R: usize, const P: usize>(
     let mut from = range.start;
     while from < range.end {
         let to = range.end.min((from / n + 1) * n);
-        sums = add_panel::<S, E, R, P>(simd, p, values, (column, from / n), from..to, sums);
+        sums = add_run::<S, E, R, P>(simd, p, values, (column, from / n), from..to, sums);
         from = to;
     }
     sums
 }
 
-/// The part of [`add`] in one panel.
+/// The part of [`add`] in one run.
 #[inline(always)]
-fn add_panel<S: Integers, E: Element, const R: usize, const P: usize>(
+fn add_run<S: Integers, E: Element, const R: usize, const P: usize>(
     simd: S,
     p: Rows<'_>,
     values: Values<'_>,
-    (column, panel): (usize, usize),
+    (column, run): (usize, usize),
     range: Range<usize>,
     sums: Sums<S, R, P>,
 ) -> Sums<S, R, P> {
-    let lanes = lanes_of::<E>(values.panels[panel]);
+    let (from, first) = values.runs[run];
+    let lanes = lanes_of::<E>(from.bytes);
     let mut rows: [&[f32]; R] = [&[]; R];
     for (r, row) in rows.iter_mut().enumerate() {
         *row = &p.from(r).p[range.clone()];
     }
-    let first = range.start - panel * values.positions;
+    let first = first + range.start - run * values.positions;
     let mut columns: [&[Lanes<E>]; P] = [&[]; P];
     for (i, at) in columns.iter_mut().enumerate() {
-        *at = &lanes[(column + i) * values.rows + first..][..range.len()];
+        *at = &lanes[(column + i) * from.rows + first..][..range.len()];
     }
-    // The vectors of this panel that are read after those of all the others.
-    tile::accumulate_ahead(simd, rows, columns, sums, Some(values.rows))
+    tile::accumulate_ahead(simd, rows, columns, sums, Some(AHEAD / size_of::<Lanes<E>>()))
 }

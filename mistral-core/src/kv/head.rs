@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ndarray::Axis;
 
-use super::element::KvElement;
-use super::page::{KvPage, PAGE, Panel};
+use super::element::{BLOCK, KvElement, ValueRowsMut};
+use super::page::{KvPage, PAGE, Panels};
 use super::{KvSegment, PANEL, Rows};
 
 /// Runs of consecutive positions in a head: the pinned ones, and those of three segments.
@@ -57,11 +57,11 @@ impl<'a, E: KvElement> HeadView<'a, E> {
         }
     }
 
-    /// The panel in which all of `positions` lie in the lanes of their numbers modulo sixteen, if
-    /// there is one. `positions` are some of one aligned sixteen.
+    /// The panels in which `positions` lie, in the lanes of their numbers modulo sixteen, if one
+    /// page has them all. `positions` are some of one block.
     #[doc(hidden)]
     #[inline(always)]
-    pub fn panel(&self, positions: &Range<usize>) -> Option<Panel<'a>> {
+    pub fn panels(&self, positions: &Range<usize>) -> Option<Panels<'a>> {
         let (run, index) = self.find(positions.start)?;
         let Rows::Pages { pages, first_slot } = run.rows else {
             return None;
@@ -71,17 +71,20 @@ impl<'a, E: KvElement> HeadView<'a, E> {
             return None;
         }
         let (page, slot) = page_of(pages, slot)?;
-        page.panel(self.head, slot).ok()
+        page.panels(self.head, slot..slot + positions.len()).ok()
     }
 
-    /// Copies the keys and values of `positions` into the lanes of their numbers modulo sixteen.
+    /// Copies the keys of `positions` into the lanes of their numbers modulo sixteen, and their
+    /// values into the rows of their numbers modulo [`BLOCK`]. `positions` are some of one aligned
+    /// sixteen.
     #[doc(hidden)]
     pub fn gather(&self, positions: Range<usize>, keys: &mut [u8], values: &mut [u8]) {
         for position in positions {
+            let to = ValueRowsMut { bytes: &mut *values, rows: BLOCK };
             let Some((run, index)) = self.find(position) else {
                 continue;
             };
-            let lane = position % PANEL;
+            let (lane, place) = (position % PANEL, position % BLOCK);
             match run.rows {
                 Rows::Arrays { keys: k, values: v } => {
                     let row = |array: ndarray::ArrayView3<'a, E>| {
@@ -89,16 +92,16 @@ impl<'a, E: KvElement> HeadView<'a, E> {
                         token.index_axis_move(Axis(0), self.head).to_slice().unwrap_or_default()
                     };
                     E::place_key(keys, lane, row(k));
-                    E::place_value(values, lane, row(v));
+                    E::place_value(to, place, row(v));
                 }
                 Rows::Pages { pages, first_slot } => {
                     let Some((page, slot)) = page_of(pages, first_slot + index) else {
                         continue;
                     };
-                    if let Ok(panel) = page.panel(self.head, slot) {
-                        let (from, head_dim) = (slot % PANEL, page.head_dim());
-                        E::copy_key((keys, lane), (panel.keys, from), head_dim);
-                        E::copy_value((values, lane), (panel.values, from), head_dim);
+                    if let Ok(panel) = page.panels(self.head, slot..slot + 1) {
+                        let head_dim = page.head_dim();
+                        E::copy_key((keys, lane), (panel.keys, slot % PANEL), head_dim);
+                        E::copy_values((to, place), (panel.values, slot), 1, head_dim);
                     }
                 }
             }

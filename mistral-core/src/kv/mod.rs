@@ -27,14 +27,14 @@ use ndarray::ArrayView3;
 
 pub use element::{BLOCK, KvElement, PANEL};
 #[doc(hidden)]
-pub use element::{OutputSink, Queries, Seen, Values};
+pub use element::{OutputSink, Queries, Seen, ValueRows, ValueRowsMut, Values};
 pub use error::KvError;
 pub use format::{KvFormat, UnknownKvFormat};
 pub use head::HeadView;
 pub use int8::Int8;
 pub use page::{KvPage, PAGE};
 #[doc(hidden)]
-pub use page::{Panel, PanelMemory};
+pub use page::{PanelMemory, Panels};
 
 use crate::element::Element;
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use ndarray::ArrayView2;
 
+use super::element::{ValueRows, ValueRowsMut};
 use super::{BLOCK, KvElement, KvError, KvFormat, PANEL};
 use crate::simd::{Line, bytes_of, bytes_of_mut};
 
@@ -18,7 +19,7 @@ pub const PAGE: usize = BLOCK;
 /// written.
 ///
 /// ```text
-/// head 0:  keys of slots 0..16 | 16..32 | ..    values of slots 0..16 | 16..32 | ..
+/// head 0:  keys of slots 0..16 | 16..32 | ..    values of all slots: d = 0..16 | 16..32 | ..
 /// head 1:  ..
 /// ```
 ///
@@ -68,14 +69,16 @@ impl PanelMemory {
     }
 }
 
-/// The keys and values of sixteen positions of one head.
+/// The keys and values of some panels of one head that lie side by side.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
-pub struct Panel<'a> {
-    /// In the format's layout.
+pub struct Panels<'a> {
+    /// Panel after panel, in the format's layout.
     pub keys: &'a [u8],
-    /// In the format's layout.
-    pub values: &'a [u8],
+    /// All values of the head in its page.
+    pub values: ValueRows<'a>,
+    /// The row of the first position of the first panel.
+    pub first: usize,
 }
 
 impl<E: KvElement> KvPage<E> {
@@ -161,15 +164,17 @@ impl<E: KvElement> KvPage<E> {
             }
         }
         self.check(slot)?;
+        let panel = E::key_panel_bytes(self.head_dim);
         for (head, (key, value)) in keys.outer_iter().zip(values.outer_iter()).enumerate() {
-            let (key_panel, value_panel) = self.panel_mut(head, slot / PANEL);
+            let (keys, values) = self.head_bytes_mut(head);
+            let keys = &mut keys[slot / PANEL * panel..][..panel];
             match key.as_slice() {
-                Some(key) => E::write_key(key_panel, slot % PANEL, key),
-                None => E::write_key(key_panel, slot % PANEL, &key.to_vec()),
+                Some(key) => E::write_key(keys, slot % PANEL, key),
+                None => E::write_key(keys, slot % PANEL, &key.to_vec()),
             }
             match value.as_slice() {
-                Some(value) => E::write_value(value_panel, slot % PANEL, value),
-                None => E::write_value(value_panel, slot % PANEL, &value.to_vec()),
+                Some(value) => E::write_value(values, slot, value),
+                None => E::write_value(values, slot, &value.to_vec()),
             }
         }
         Ok(())
@@ -181,8 +186,9 @@ impl<E: KvElement> KvPage<E> {
     ///
     /// - [`KvError::NoSuchSlot`], [`KvError::NoSuchHead`]: there are fewer.
     pub fn key(&self, head: usize, slot: usize, out: &mut [f32]) -> Result<(), KvError> {
+        self.check(slot)?;
         let n = out.len().min(self.head_dim);
-        let panel = self.panel(head, slot)?;
+        let panel = self.panels(head, slot..slot + 1)?;
         E::read_key(panel.keys, slot % PANEL, &mut out[..n]);
         Ok(())
     }
@@ -193,9 +199,10 @@ impl<E: KvElement> KvPage<E> {
     ///
     /// As [`key`](Self::key).
     pub fn value(&self, head: usize, slot: usize, out: &mut [f32]) -> Result<(), KvError> {
+        self.check(slot)?;
         let n = out.len().min(self.head_dim);
-        let panel = self.panel(head, slot)?;
-        E::read_value(panel.values, slot % PANEL, &mut out[..n]);
+        let panel = self.panels(head, slot..slot + 1)?;
+        E::read_value(panel.values, slot, &mut out[..n]);
         Ok(())
     }
 
@@ -215,21 +222,22 @@ impl<E: KvElement> KvPage<E> {
         }
         from.check(slots.end - 1)?;
         self.check(at.saturating_add(slots.len() - 1))?;
+        let panel = E::key_panel_bytes(self.head_dim);
         for head in 0..self.n_kv_heads {
+            let (from_keys, from_values) = from.head_bytes(head);
+            let (keys, values) = self.head_bytes_mut(head);
+            E::copy_values((values, at), (from_values, slots.start), slots.len(), from.head_dim);
             let (mut to, mut source) = (at, slots.start);
             while source < slots.end {
-                let (from_keys, from_values) = from.panel_bytes(head, source / PANEL);
-                let (keys, values) = self.panel_mut(head, to / PANEL);
+                let from_keys = &from_keys[source / PANEL * panel..][..panel];
+                let keys = &mut keys[to / PANEL * panel..][..panel];
                 let whole = to.is_multiple_of(PANEL)
                     && source.is_multiple_of(PANEL)
                     && slots.end - source >= PANEL;
                 if whole {
                     keys.copy_from_slice(from_keys);
-                    values.copy_from_slice(from_values);
                 } else {
-                    let lanes = (to % PANEL, source % PANEL);
-                    E::copy_key((keys, lanes.0), (from_keys, lanes.1), from.head_dim);
-                    E::copy_value((values, lanes.0), (from_values, lanes.1), from.head_dim);
+                    E::copy_key((keys, to % PANEL), (from_keys, source % PANEL), from.head_dim);
                 }
                 let n = if whole { PANEL } else { 1 };
                 to += n;
@@ -259,22 +267,28 @@ impl<E: KvElement> KvPage<E> {
             return Err(KvError::PageShape { found: (from.n_kv_heads, from.head_dim), expected });
         }
         self.check(at)?;
-        let source = from.panel(head, slot)?;
-        let (keys, values) = self.panel_mut(head, at / PANEL);
-        let lanes = (at % PANEL, slot % PANEL);
-        E::copy_key((keys, lanes.0), (source.keys, lanes.1), from.head_dim);
-        E::copy_value((values, lanes.0), (source.values, lanes.1), from.head_dim);
+        from.check(slot)?;
+        let source = from.panels(head, slot..slot + 1)?;
+        let panel = E::key_panel_bytes(self.head_dim);
+        let (keys, values) = self.head_bytes_mut(head);
+        let keys = &mut keys[at / PANEL * panel..][..panel];
+        E::copy_key((keys, at % PANEL), (source.keys, slot % PANEL), from.head_dim);
+        E::copy_values((values, at), (source.values, slot), 1, from.head_dim);
         Ok(())
     }
 
-    /// The panel of `head` in which `slot` lies.
-    pub(super) fn panel(&self, head: usize, slot: usize) -> Result<Panel<'_>, KvError> {
-        self.check(slot)?;
+    /// The panels of `head` in which `slots` lie; there is at least one slot.
+    #[inline(always)]
+    pub(super) fn panels(&self, head: usize, slots: Range<usize>) -> Result<Panels<'_>, KvError> {
+        self.check(slots.end - 1)?;
         if head >= self.n_kv_heads {
             return Err(KvError::NoSuchHead { found: head, n_kv_heads: self.n_kv_heads });
         }
-        let (keys, values) = self.panel_bytes(head, slot / PANEL);
-        Ok(Panel { keys, values })
+        let panels = slots.start / PANEL..slots.end.div_ceil(PANEL);
+        let (keys, values) = self.head_bytes(head);
+        let key = E::key_panel_bytes(self.head_dim);
+        let keys = &keys[panels.start * key..panels.end * key];
+        Ok(Panels { keys, values, first: panels.start * PANEL })
     }
 
     fn check(&self, slot: usize) -> Result<(), KvError> {
@@ -289,32 +303,29 @@ impl<E: KvElement> KvPage<E> {
         Self::bytes_for(self.n_kv_heads, self.slots, self.head_dim).unwrap_or(0)
     }
 
-    /// Where panel `index` of a head begins: its keys, and its values.
+    /// Where the keys of a head begin, where its values, and where both end.
     #[inline(always)]
-    fn offsets(&self, head: usize, index: usize) -> (usize, usize) {
-        let (key, value) = (E::key_panel_bytes(self.head_dim), E::value_panel_bytes(self.head_dim));
+    fn offsets(&self, head: usize) -> (usize, usize, usize) {
         let panels = self.slots / PANEL;
-        let start = head * panels * (key + value);
-        (start + index * key, start + panels * key + index * value)
+        let keys = panels * E::key_panel_bytes(self.head_dim);
+        let values = panels * E::value_panel_bytes(self.head_dim);
+        let start = head * (keys + values);
+        (start, start + keys, start + keys + values)
     }
 
+    /// Keys and values of a head.
     #[inline(always)]
-    fn panel_bytes(&self, head: usize, index: usize) -> (&[u8], &[u8]) {
-        let (keys, values) = self.offsets(head, index);
+    fn head_bytes(&self, head: usize) -> (&[u8], ValueRows<'_>) {
+        let (keys, values, end) = self.offsets(head);
         let bytes = bytes_of(&self.lines);
-        (
-            &bytes[keys..][..E::key_panel_bytes(self.head_dim)],
-            &bytes[values..][..E::value_panel_bytes(self.head_dim)],
-        )
+        (&bytes[keys..values], ValueRows { bytes: &bytes[values..end], rows: self.slots })
     }
 
-    fn panel_mut(&mut self, head: usize, index: usize) -> (&mut [u8], &mut [u8]) {
-        let (keys, values) = self.offsets(head, index);
-        let (before, after) = bytes_of_mut(&mut self.lines).split_at_mut(values);
-        (
-            &mut before[keys..][..E::key_panel_bytes(self.head_dim)],
-            &mut after[..E::value_panel_bytes(self.head_dim)],
-        )
+    /// As [`head_bytes`](Self::head_bytes), for writing.
+    fn head_bytes_mut(&mut self, head: usize) -> (&mut [u8], ValueRowsMut<'_>) {
+        let (keys, values, end) = self.offsets(head);
+        let (before, after) = bytes_of_mut(&mut self.lines)[keys..end].split_at_mut(values - keys);
+        (before, ValueRowsMut { bytes: after, rows: self.slots })
     }
 }
 

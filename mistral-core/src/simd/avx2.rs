@@ -308,6 +308,17 @@ impl Integers for Avx2 {
     fn total_words(self, sums: Int32x16) -> F32x16 {
         halves!(F32x16, |sums| _mm256_cvtepi32_ps(sums))
     }
+
+    #[inline(always)]
+    fn round_words(self, x: F32x16, out: &mut [[u8; 2]; LANES]) {
+        // SAFETY: `self` proves AVX2; `out` has 32 bytes.
+        unsafe {
+            // Packed are the lower halves of both, then the upper ones.
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.0), _mm256_cvtps_epi32(x.1));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), words);
+        }
+    }
 }
 
 #[inline(always)]

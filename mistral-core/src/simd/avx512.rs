@@ -279,6 +279,15 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_cvtepi32_ps(sums) }
     }
+
+    #[inline(always)]
+    fn round_words(self, x: __m512, out: &mut [[u8; 2]; LANES]) {
+        // SAFETY: `self` proves AVX-512; `out` has 32 bytes.
+        unsafe {
+            let words = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), words);
+        }
+    }
 }
 
 /// Transposes sixteen registers of sixteen lanes. A register is four *blocks* of four lanes.

@@ -1,6 +1,6 @@
 //! Integer products for block-quantised weights: the second half of a level's vocabulary.
 
-use super::Simd;
+use super::{LANES, Simd};
 
 /// Integer operations of one SIMD level on sixteen outputs at a time.
 ///
@@ -72,4 +72,15 @@ pub trait Integers: Simd {
 
     /// The sums as `f32`, rounded to nearest even.
     fn total_words(self, sums: Self::WordSums) -> Self::F32x16;
+
+    /// Rounds to nearest even, into little-endian numbers of 16 bits. What is not between -32768 and
+    /// 32767 gives any number.
+    #[inline(always)]
+    fn round_words(self, x: Self::F32x16, out: &mut [[u8; 2]; LANES]) {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        for (word, x) in out.iter_mut().zip(lanes) {
+            *word = (x.round_ties_even() as i16).to_le_bytes();
+        }
+    }
 }

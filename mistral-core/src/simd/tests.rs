@@ -287,6 +287,28 @@ impl<const WORDS: bool> Kernel for Dot<'_, WORDS> {
     }
 }
 
+struct RoundWords([f32; LANES]);
+impl Kernel for RoundWords {
+    type Output = [i16; LANES];
+
+    #[inline(always)]
+    fn run<S: Integers>(self, simd: S) -> [i16; LANES] {
+        let mut words = [[0; 2]; LANES];
+        simd.round_words(simd.load(&self.0), &mut words);
+        words.map(i16::from_le_bytes)
+    }
+}
+
+#[test]
+fn words_are_rounded_to_nearest_even() {
+    let x = [-32768.0, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 32767.0];
+    let x = std::array::from_fn(|i| x[i % 8]);
+    let want = std::array::from_fn(|i| [-32768, -2, -2, 0, 0, 2, 2, 32767][i % 8]);
+    for level in Level::available() {
+        assert_eq!(level.dispatch(RoundWords(x)), want, "{level}");
+    }
+}
+
 #[test]
 fn products_of_bytes_are_exact_over_eight_steps() {
     let mut next = bytes(13);

@@ -81,7 +81,7 @@ pub(crate) fn assert_shows<E: KvElement>(
         let expected = pushed.get(position).copied().filter(|_| there);
         assert_eq!(row_of(view, position), expected, "position {position} in {positions:?}");
         // Kernels find it in the lane of its number modulo sixteen, and need not gather it.
-        let panel = view.head(0).and_then(|head| head.panel(&(position..position + 1)));
+        let panel = view.head(0).and_then(|head| head.panels(&(position..position + 1)));
         assert_eq!(panel.is_some(), there);
     }
 }

@@ -19,6 +19,7 @@ use ndarray::ArrayView2;
 
 use self::pass::{Buffers, Member, forward};
 use crate::error::ModelError;
+use crate::low_rank::Run;
 use crate::scratch::{AttendScratch, Scratch};
 use crate::session::Session;
 use crate::transformer::Transformer;
@@ -157,16 +158,18 @@ impl<M: Borrow<Transformer>> Batch<M> {
         });
 
         self.tokens.clear();
-        let mut members = Vec::with_capacity(turns.len());
+        let (mut members, mut runs) = (Vec::with_capacity(turns.len()), Vec::new());
         for ((turn, checked), own) in turns.iter_mut().zip(&checked).zip(&mut self.own) {
             if checked.is_err() {
                 continue;
             }
             let (position, len) = (turn.session.position(), turn.tokens.len());
             model.rope().angles_into(position..position + len, &mut own.angles);
+            let (cache, adapters) = turn.session.parts_mut();
+            Run::push(&mut runs, self.tokens.len()..self.tokens.len() + len, adapters);
             self.tokens.extend_from_slice(turn.tokens);
             members.push(Member {
-                cache: turn.session.cache_mut(),
+                cache,
                 angles: &own.angles,
                 scratch: &mut own.attend,
                 tokens: len,
@@ -178,6 +181,7 @@ impl<M: Borrow<Transformer>> Batch<M> {
             });
         }
         let buffers = Buffers { scratch: &mut self.scratch, logits: &mut self.logits };
+        let model = (model, runs.as_slice());
         let done = threads::enter(|| forward(model, &self.tokens, &mut members, buffers));
         let ends = members.into_iter().map(Member::end).collect();
         done?;

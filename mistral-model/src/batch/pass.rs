@@ -10,6 +10,7 @@ use super::End;
 use crate::error::ModelError;
 use crate::history::{Heads, History, SequenceCache};
 use crate::layer::Shared;
+use crate::low_rank::Run;
 use crate::scratch::{AttendScratch, Scratch, rows};
 use crate::session::Cache;
 use crate::transformer::{Transformer, first_not_finite};
@@ -124,7 +125,7 @@ fn attend_together(members: &mut [Member<'_>], layer: usize, shared: Shared<'_>,
 ///
 /// What is wrong with one member is noted there. An error is one of all: buffers too short.
 pub(super) fn forward(
-    model: &Transformer,
+    (model, runs): (&Transformer, &[Run<'_>]),
     tokens: &[u32],
     members: &mut [Member<'_>],
     buffers: Buffers<'_>,
@@ -138,13 +139,14 @@ pub(super) fn forward(
     make_room(logits, wanted, model.config().vocab_size)?;
     // Taken out, so that the layers can borrow the other buffers beside it.
     let mut buffer = std::mem::take(&mut scratch.hidden);
+    let model = (model, runs);
     let result = layers_and_logits(model, tokens, members, &mut buffer, (scratch, logits));
     scratch.hidden = buffer;
     result
 }
 
 fn layers_and_logits(
-    model: &Transformer,
+    (model, runs): (&Transformer, &[Run<'_>]),
     tokens: &[u32],
     members: &mut [Member<'_>],
     buffer: &mut [f32],
@@ -155,7 +157,7 @@ fn layers_and_logits(
     model.embed(tokens, hidden.view_mut())?;
     for (layer, block) in model.layers().iter().enumerate() {
         let mut pass = Pass { members: &mut *members, layer };
-        block.forward(model.shared(layer), hidden.view_mut(), &mut pass, scratch)?;
+        block.forward(model.shared(layer, runs), hidden.view_mut(), &mut pass, scratch)?;
         note_not_finite(members, hidden.view_mut(), layer);
     }
     let wanted = gather(members, buffer, config.dim);

@@ -52,7 +52,7 @@ pub enum ConfigProblem {
 }
 
 impl ConfigProblem {
-    pub(super) fn unfit(field: &'static str, found: impl Display, expected: impl Display) -> Self {
+    pub(crate) fn unfit(field: &'static str, found: impl Display, expected: impl Display) -> Self {
         Self::Unfit { field, found: found.to_string(), expected: expected.to_string() }
     }
 }

@@ -7,12 +7,17 @@ use mistral_core::ops::RopeLayout;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::windows::SlidingWindow;
 use super::{Config, ConfigError, ConfigProblem};
 
 /// The library's default when the key is missing, which is not the same as `null`.
 const DEFAULT_SLIDING_WINDOW: usize = 4096;
 /// The library's default when the key is missing; the published 7B files all say 1e-5.
 const DEFAULT_RMS_NORM_EPS: f32 = 1e-6;
+/// A layer with the window.
+const SLIDING: &str = "sliding_attention";
+/// A layer without.
+const FULL: &str = "full_attention";
 const ARCHITECTURE: &str = "MistralForCausalLM";
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 const DEFAULT_CONTEXT_LEN: usize = 32_768;
@@ -35,7 +40,7 @@ struct File {
     rope_scaling: Option<Value>,
     /// Outer `None`: the key is missing. Inner `None`: it is `null`.
     #[serde(default, deserialize_with = "present")]
-    sliding_window: Option<Option<usize>>,
+    sliding_window: Option<Option<SlidingWindow>>,
     max_position_embeddings: Option<usize>,
     tie_word_embeddings: Option<bool>,
     bos_token_id: Option<u32>,
@@ -108,7 +113,9 @@ enum OneOrMany {
     Many(Vec<u32>),
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<SlidingWindow>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -136,10 +143,12 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
             2
         }
     };
-    let sliding_window = file.sliding_window.unwrap_or(Some(DEFAULT_SLIDING_WINDOW));
-    let window = Window::from_hf(sliding_window).unwrap_or_else(|_| {
-        problems.push(ConfigProblem::unfit("sliding_window", 0, "at least 1, or null for none"));
-        Window::Full
+    let default = Some(SlidingWindow::One(DEFAULT_SLIDING_WINDOW));
+    let sliding_window = file.sliding_window.unwrap_or(default);
+    let windows = layer_windows(sliding_window, file.layer_types.as_deref(), n_layers);
+    let (window, layer_windows) = windows.unwrap_or_else(|problem| {
+        problems.push(problem);
+        (Window::Full, Vec::new())
     });
     ConfigError::of(problems)?;
     let in_parameters = file.rope_parameters.and_then(|parameters| parameters.rope_theta);
@@ -155,6 +164,7 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
         rope_theta: file.rope_theta.or(in_parameters).unwrap_or(DEFAULT_ROPE_THETA),
         rope_layout: RopeLayout::HalfSplit,
         window,
+        layer_windows,
         context_len: file.max_position_embeddings.unwrap_or(DEFAULT_CONTEXT_LEN),
         tied_embeddings: file.tie_word_embeddings.unwrap_or(false),
         bos_token: file.bos_token_id,
@@ -168,6 +178,56 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+/// What `sliding_window` says, for the layers of which `layer_types` says that they have it.
+fn layer_windows(
+    sliding_window: Option<SlidingWindow>,
+    layer_types: Option<&[String]>,
+    n_layers: usize,
+) -> Result<(Window, Vec<Window>), ConfigProblem> {
+    let unfit =
+        |found: String, expected: String| ConfigProblem::unfit("layer_types", found, expected);
+    let size = match (sliding_window, layer_types) {
+        (None, None) => return Ok((Window::Full, Vec::new())),
+        (Some(windows), None) => return windows.of_layers(n_layers),
+        (None, Some(_)) => None,
+        (Some(SlidingWindow::One(size)), Some(_)) => Some(size),
+        (Some(SlidingWindow::Each(_)), Some(_)) => {
+            let expected = "missing where sliding_window is a list".to_owned();
+            return Err(unfit("given".to_owned(), expected));
+        }
+    };
+    let layer_types = layer_types.unwrap_or_default();
+    if layer_types.len() != n_layers {
+        let found = format!("a list of {}", layer_types.len());
+        return Err(unfit(found, format!("one for each of {n_layers} layers")));
+    }
+    let of = |kind: &String| match (kind.as_str(), size) {
+        (FULL, _) => Ok(None),
+        (SLIDING, Some(size)) => Ok(Some(size)),
+        (SLIDING, None) => Err(unfit(kind.clone(), format!("{FULL}, as sliding_window is null"))),
+        _ => Err(unfit(kind.clone(), format!("{SLIDING} or {FULL}"))),
+    };
+    let sizes = layer_types.iter().map(of).collect::<Result<_, _>>()?;
+    SlidingWindow::Each(sizes).of_layers(n_layers)
+}
+
+/// `sliding_window` and `layer_types` of a configuration: a list of sizes only where there are
+/// several, for the library knows of one.
+fn window_keys(config: &Config) -> (Value, Value) {
+    let sizes: Vec<_> = config.layer_windows.iter().map(|window| window.size()).collect();
+    let mut several = sizes.iter().flatten();
+    match several.next() {
+        None if sizes.is_empty() => (json!(config.window.size()), Value::Null),
+        None => (Value::Null, Value::Null),
+        Some(size) if several.all(|other| other == size) => {
+            let kinds: Vec<_> =
+                sizes.iter().map(|size| if size.is_some() { SLIDING } else { FULL }).collect();
+            (json!(size), json!(kinds))
+        }
+        Some(_) => (json!(sizes), Value::Null),
+    }
+}
+
 /// The configuration as the library would read it, with nothing left to its defaults.
 pub(super) fn write(config: &Config) -> String {
     let eos = match config.eos_tokens.as_slice() {
@@ -175,7 +235,8 @@ pub(super) fn write(config: &Config) -> String {
         [token] => json!(token),
         tokens => json!(tokens),
     };
-    let file = json!({
+    let (sliding_window, layer_types) = window_keys(config);
+    let mut file = json!({
         "architectures": [ARCHITECTURE],
         "model_type": "mistral",
         "hidden_act": "silu",
@@ -188,12 +249,15 @@ pub(super) fn write(config: &Config) -> String {
         "vocab_size": config.vocab_size,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
-        "sliding_window": config.window.size(),
+        "sliding_window": sliding_window,
         "max_position_embeddings": config.context_len,
         "tie_word_embeddings": config.tied_embeddings,
         "bos_token_id": config.bos_token,
         "eos_token_id": eos,
     });
+    if !layer_types.is_null() {
+        file["layer_types"] = layer_types;
+    }
     format!("{file:#}\n")
 }
 
@@ -202,17 +266,12 @@ impl File {
     fn unsupported(&self) -> Vec<ConfigProblem> {
         let rope_type = self.rope_parameters.as_ref().and_then(|p| p.rope_type.as_deref());
         let foreign = self.architectures.iter().flatten().find(|name| *name != ARCHITECTURE);
-        let mixed = self.layer_types.iter().flatten().find(|kind| {
-            let windowed = matches!(self.sliding_window, None | Some(Some(_)));
-            *kind != if windowed { "sliding_attention" } else { "full_attention" }
-        });
         let mut problems = Vec::new();
         for (field, found, expected) in [
             ("architectures", foreign.map(String::as_str), ARCHITECTURE),
             ("model_type", self.model_type.as_deref(), "mistral"),
             ("hidden_act", self.hidden_act.as_deref(), "silu"),
             ("rope_type", rope_type, "default"),
-            ("layer_types", mixed.map(String::as_str), "the same as sliding_window says"),
             ("attention_bias", (self.attention_bias == Some(true)).then_some("true"), "false"),
             ("mlp_bias", (self.mlp_bias == Some(true)).then_some("true"), "false"),
         ] {

@@ -4,6 +4,7 @@
 mod error;
 mod hf;
 mod params;
+mod windows;
 
 use mistral_attention::{AttentionConfig, Window};
 use mistral_core::DType;
@@ -53,8 +54,11 @@ pub struct Config {
     pub rope_theta: f64,
     /// The order of the rows of `q_proj` and `k_proj`: it belongs to the weights.
     pub rope_layout: RopeLayout,
-    /// Which positions a token sees.
+    /// Which positions a token sees, if all layers see the same.
     pub window: Window,
+    /// Which positions a token sees in each layer in turn, where they differ. Empty: in all of them
+    /// what `window` says, which otherwise is not used.
+    pub layer_windows: Vec<Window>,
     /// Most tokens in a sequence without a window, or with one that is longer than this.
     pub context_len: usize,
     /// Whether the output matrix is the embedding.
@@ -80,6 +84,7 @@ impl Config {
             rope_theta: 10_000.0,
             rope_layout: RopeLayout::HalfSplit,
             window: Window::from_flash_left(4095),
+            layer_windows: Vec::new(),
             context_len: 32768,
             tied_embeddings: false,
             bos_token: Some(1),
@@ -100,7 +105,8 @@ impl Config {
     /// Reads a `config.json` of the `transformers` library: the form of the published 7B files or
     /// that of its version 5.
     ///
-    /// A missing `sliding_window` means 4096, the library's default; `null` means none. A missing
+    /// A missing `sliding_window` means 4096, the library's default; `null` means none. With
+    /// `layer_types` it is that of the layers with `sliding_attention`. It may be a list, too. A missing
     /// `rms_norm_eps` means 1e-6, a missing or null `head_dim` `hidden_size / num_attention_heads`.
     ///
     /// # Errors
@@ -112,7 +118,8 @@ impl Config {
     }
 
     /// Writes a `config.json` that [`from_hf_json`](Self::from_hf_json) reads back to the same
-    /// configuration, but for [`rope_layout`](Self::rope_layout), which belongs to the weights.
+    /// configuration, but for [`rope_layout`](Self::rope_layout), which belongs to the weights, and
+    /// for a [`window`](Self::window) that is not used.
     pub fn to_hf_json(&self) -> String {
         hf::write(self)
     }
@@ -120,7 +127,8 @@ impl Config {
     /// Reads Mistral's own `params.json`.
     ///
     /// A missing `rope_theta` means 10^4 if there is a window and 10^6 if there is none: that is
-    /// what the published files that lack it need.
+    /// what the published files that lack it need. `sliding_window` may be a list with a window for
+    /// each layer, `null` for none, that begins anew where it ends.
     ///
     /// # Errors
     ///
@@ -160,6 +168,11 @@ impl Config {
         if self.n_layers > MOST_LAYERS {
             let expected = format!("at most {MOST_LAYERS}");
             problems.push(ConfigProblem::unfit("n_layers", self.n_layers, expected));
+        }
+        if !(self.layer_windows.is_empty() || self.layer_windows.len() == self.n_layers) {
+            let expected = format!("none, or one for each of {} layers", self.n_layers);
+            let found = format!("a list of {}", self.layer_windows.len());
+            problems.push(ConfigProblem::unfit("layer_windows", found, expected));
         }
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
             let found = self.norm_eps;
@@ -205,15 +218,25 @@ impl Config {
     pub fn cache(&self) -> CacheConfig {
         let cache = CacheConfig::new(self.n_layers, self.n_kv_heads, self.head_dim)
             .with_context_len(self.context_len);
-        match self.window.size() {
-            Some(window) => cache.with_window(window.get()),
+        let size = |window: Window| window.size().map(usize::from);
+        match size(self.window) {
+            _ if !self.layer_windows.is_empty() => {
+                cache.with_windows(self.layer_windows.iter().copied().map(size).collect())
+            }
+            Some(window) => cache.with_window(window),
             None => cache,
         }
     }
 
-    /// The attention that this model needs.
-    pub fn attention(&self) -> AttentionConfig {
-        AttentionConfig::new(self.n_heads, self.n_kv_heads, self.head_dim).with_window(self.window)
+    /// Which positions a token sees in a layer.
+    pub fn window_of(&self, layer: usize) -> Window {
+        self.layer_windows.get(layer).copied().unwrap_or(self.window)
+    }
+
+    /// The attention that a layer of this model needs.
+    pub fn attention(&self, layer: usize) -> AttentionConfig {
+        let window = self.window_of(layer);
+        AttentionConfig::new(self.n_heads, self.n_kv_heads, self.head_dim).with_window(window)
     }
 }
 

@@ -5,6 +5,7 @@ use mistral_core::ops::RopeLayout;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::windows::SlidingWindow;
 use super::{Config, ConfigError, ConfigProblem};
 
 const DEFAULT_CONTEXT_LEN: usize = 32_768;
@@ -20,36 +21,14 @@ struct File {
     norm_eps: Option<f32>,
     vocab_size: Option<usize>,
     rope_theta: Option<f64>,
-    sliding_window: Option<OneOrEach>,
+    sliding_window: Option<SlidingWindow>,
     #[serde(rename = "_sliding_window")]
-    private_sliding_window: Option<OneOrEach>,
+    private_sliding_window: Option<SlidingWindow>,
     max_seq_len: Option<usize>,
     tied_embeddings: Option<bool>,
     moe: Option<Value>,
     quantization: Option<Value>,
     vision_encoder: Option<Value>,
-}
-
-/// One window for all layers, or one for each.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrEach {
-    One(usize),
-    Each(Vec<Option<usize>>),
-}
-
-impl OneOrEach {
-    /// The window that all layers share; what was found if they do not.
-    fn shared(self) -> Result<Option<usize>, String> {
-        match self {
-            Self::One(size) => Ok(Some(size)),
-            Self::Each(sizes) => match sizes.as_slice() {
-                [] => Ok(None),
-                [first, rest @ ..] if rest.iter().all(|size| size == first) => Ok(*first),
-                unequal => Err(format!("{unequal:?}")),
-            },
-        }
-    }
 }
 
 pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
@@ -80,20 +59,15 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
     if file.norm_eps.is_none() {
         problems.push(ConfigProblem::Missing { key: "norm_eps" });
     }
-    let size = match file.sliding_window.or(file.private_sliding_window).map(OneOrEach::shared) {
-        None => None,
-        Some(Ok(size)) => size,
-        Some(Err(found)) => {
-            problems.push(ConfigProblem::unfit("sliding_window", found, "one for all layers"));
-            None
-        }
-    };
-    let window = Window::from_hf(size).unwrap_or_else(|_| {
-        problems.push(ConfigProblem::unfit("sliding_window", 0, "at least 1, or null for none"));
-        Window::Full
+    let windows = file.sliding_window.or(file.private_sliding_window);
+    let windows = windows.map_or(Ok((Window::Full, Vec::new())), |w| w.of_layers(n_layers));
+    let (window, layer_windows) = windows.unwrap_or_else(|problem| {
+        problems.push(problem);
+        (Window::Full, Vec::new())
     });
     ConfigError::of(problems)?;
-    let default_theta = if window == Window::Full { 1e6 } else { 1e4 };
+    let full = window == Window::Full && layer_windows.is_empty();
+    let default_theta = if full { 1e6 } else { 1e4 };
     let config = Config {
         dim,
         n_layers,
@@ -106,6 +80,7 @@ pub(super) fn parse(json: &str) -> Result<Config, ConfigError> {
         rope_theta: file.rope_theta.unwrap_or(default_theta),
         rope_layout: RopeLayout::Interleaved,
         window,
+        layer_windows,
         context_len: file.max_seq_len.unwrap_or(DEFAULT_CONTEXT_LEN),
         tied_embeddings: file.tied_embeddings.unwrap_or(false),
         // The file names no tokens: these are those of every tokenizer that Mistral has published.

@@ -77,7 +77,8 @@ fn what_would_change_the_numbers_is_refused() {
             "type": "int", "symmetric": true, "strategy": "group", "group_size": 64}}}}"#,
         r#""architectures": ["LlamaForCausalLM"]"#,
         r#""attention_bias": true"#,
-        r#""layer_types": ["sliding_attention", "full_attention"]"#,
+        r#""layer_types": ["sliding_attention"]"#,
+        r#""layer_types": ["sliding_attention", "chunked_attention"]"#,
         r#""bos_token_id": 256"#,
         r#""head_dim": 7"#,
     ] {
@@ -113,11 +114,91 @@ fn theta_of_params_follows_the_window_when_it_is_missing() {
     assert_eq!(params("").unwrap().rope_layout, RopeLayout::Interleaved);
 }
 
+/// The window of each of the layers.
+fn windows(config: &Config) -> Vec<usize> {
+    let size = |layer| config.window_of(layer).size().map_or(0, usize::from);
+    (0..config.n_layers).map(size).collect()
+}
+
 #[test]
-fn windows_that_differ_between_layers_are_refused() {
-    let found = problems(params(r#", "sliding_window": [5, null]"#));
-    assert!(found[0].contains("expected one for all layers"), "{found:?}");
+fn lists_of_windows_in_params_are_those_of_the_layers_and_repeat() {
+    let read = |list: &str| params(&format!(r#", "sliding_window": {list}"#));
+    let of = |list: &str| {
+        let config = read(list).unwrap();
+        (windows(&config), config.layer_windows.len(), config.rope_theta)
+    };
+    assert_eq!(of("[5, null]"), (vec![5, 0], 2, 1e4));
+    assert_eq!(of("[null, 5]"), (vec![0, 5], 2, 1e4));
+    assert_eq!(of("[5, 7]"), (vec![5, 7], 2, 1e4));
+    // All the same: one window, and no list.
+    assert_eq!(of("[5]"), (vec![5, 5], 0, 1e4));
+    assert_eq!(of("[null]"), (vec![0, 0], 0, 1e6));
+    assert_eq!(of("[]"), (vec![0, 0], 0, 1e6));
+    let six = r#"{"dim": 64, "n_layers": 6, "head_dim": 8, "hidden_dim": 128, "n_heads": 8,
+        "n_kv_heads": 2, "norm_eps": 1e-5, "vocab_size": 256, "sliding_window": [3, 4, null]}"#;
+    assert_eq!(windows(&Config::from_params_json(six).unwrap()), [3, 4, 0, 3, 4, 0]);
+    let found = problems(read("[5, 6, 7]"));
+    assert!(found[0].contains("a list of 3 for 2 layers"), "{found:?}");
+    assert!(problems(read("[5, 0]"))[0].contains("sliding_window is 0"));
     assert!(problems(params(r#", "moe": {}"#))[0].contains("moe"));
+}
+
+#[test]
+fn layer_types_say_which_layers_have_the_window() {
+    let of = |extra: &str| Config::from_hf_json(&hf("sliding_window", extra));
+    let types = |window: &str, types: &str| {
+        let extra = format!(r#""sliding_window": {window}, "layer_types": [{types}]"#);
+        of(&extra)
+    };
+    let (sliding, full) = (r#""sliding_attention""#, r#""full_attention""#);
+    let windows_of = |window: &str, kinds: [&str; 2]| {
+        let config = types(window, &kinds.join(", ")).unwrap();
+        (windows(&config), config.layer_windows.len())
+    };
+    assert_eq!(windows_of("9", [sliding, full]), (vec![9, 0], 2));
+    assert_eq!(windows_of("9", [full, sliding]), (vec![0, 9], 2));
+    assert_eq!(windows_of("9", [sliding, sliding]), (vec![9, 9], 0));
+    assert_eq!(windows_of("9", [full, full]), (vec![0, 0], 0));
+    assert_eq!(windows_of("null", [full, full]), (vec![0, 0], 0));
+    let found = problems(types("null", &[sliding, full].join(", ")));
+    assert!(found[0].contains("sliding_attention, expected full_attention"), "{found:?}");
+    let found = problems(types("[9, 5]", &[sliding, full].join(", ")));
+    assert!(found[0].contains("missing where sliding_window is a list"), "{found:?}");
+}
+
+#[test]
+fn what_is_written_reads_back_to_the_same_windows() {
+    let of = |list: &[usize]| {
+        let layers: Vec<_> = list
+            .iter()
+            .map(|size| Window::from_hf(Some(*size).filter(|size| *size > 0)).unwrap())
+            .collect();
+        let base = Config::from_hf_json(&hf("", "")).unwrap();
+        let window = *layers.iter().max_by_key(|window| windows::reach(**window)).unwrap();
+        let config = Config { n_layers: layers.len(), window, layer_windows: layers, ..base };
+        config.validate().unwrap();
+        assert_eq!(Config::from_hf_json(&config.to_hf_json()).unwrap(), config);
+        config.to_hf_json()
+    };
+    assert!(of(&[9, 0, 9, 9]).contains("layer_types"));
+    assert!(!of(&[9, 5, 0]).contains("layer_types"));
+    of(&[5, 9]);
+    let short = Config { layer_windows: vec![Window::Full], ..Config::mistral_7b_v01() };
+    let found = problems(short.validate().map(|()| short.clone()));
+    assert!(found[0].contains("a list of 1"), "{found:?}");
+}
+
+#[test]
+fn the_cache_is_sized_layer_by_layer() {
+    let base = Config { n_layers: 4, ..Config::mistral_7b_v01() };
+    let bytes = |sizes: [Option<usize>; 4]| {
+        let layer_windows = sizes.map(|size| Window::from_hf(size).unwrap()).to_vec();
+        Config { layer_windows, ..base.clone() }.cache_bytes(DType::F16, 20_000).unwrap()
+    };
+    // Heads, elements, keys and values, bytes; slots without a window come in pages of 128.
+    let slots = |bytes| bytes / (8 * 128 * 2 * 2);
+    assert_eq!(slots(bytes([Some(1024), None, Some(4096), Some(16)])), 1024 + 20_096 + 4096 + 16);
+    assert_eq!(bytes([Some(4096); 4]), base.cache_bytes(DType::F16, 20_000).unwrap());
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl<M: Borrow<Transformer> + Clone> Scheduler<M> {
         }
         // The last token written needs no place.
         let tokens = prompt.saturating_add(request.max_tokens.saturating_sub(1)).min(limit);
-        let bytes = self.options.session.planned_bytes(model.config(), tokens)?;
+        let bytes = self.options.session.cache_bytes(model.config(), tokens)?;
         if let Some(budget) = self.options.max_cache_bytes.filter(|budget| bytes > *budget) {
             return Err(ModelError::CacheBudget { needed: bytes, budget });
         }

@@ -5,9 +5,7 @@ use std::path::Path;
 use mistral_core::half::{bf16, f16};
 use mistral_core::kv::{Int8, KvElement, KvFormat};
 use mistral_core::ops::RopeAngles;
-use mistral_kvcache::{
-    CacheConfig, CacheError, HeavyHitterCache, HeavyHitterConfig, RollingKvCache, SequenceId,
-};
+use mistral_kvcache::{CacheConfig, CacheError, HeavyHitterCache, RollingKvCache, SequenceId};
 
 use super::SessionOptions;
 use crate::config::Config;
@@ -159,16 +157,12 @@ impl SequenceCache for Cache {
 
 impl<E: KvElement> Store<E> {
     fn new(config: &Config, options: &SessionOptions) -> Result<Self, ModelError> {
-        let Some(kept) = options.heavy_hitters else {
-            let mut cache = RollingKvCache::new(options.cache(config))?;
-            let id = cache.add_sequence()?;
-            return Ok(Self::Rolling(cache, id));
-        };
-        let sizes = HeavyHitterConfig::new(config.n_layers, config.n_kv_heads, config.head_dim)
-            .with_recent(kept.recent)
-            .with_heavy(kept.heavy)
-            .with_max_chunk(options.max_chunk);
-        Ok(Self::HeavyHitters(HeavyHitterCache::new(sizes)?))
+        if let Some(sizes) = options.heavy_hitter_cache(config) {
+            return Ok(Self::HeavyHitters(HeavyHitterCache::new(sizes)?));
+        }
+        let mut cache = RollingKvCache::new(options.cache(config))?;
+        let id = cache.add_sequence()?;
+        Ok(Self::Rolling(cache, id))
     }
 
     fn position(&self) -> usize {

@@ -10,6 +10,7 @@ use super::Session;
 use super::cache::Cache;
 use crate::error::ModelError;
 use crate::history::SequenceCache;
+use crate::low_rank::Run;
 use crate::scratch::{Scratch, rows};
 use crate::transformer::{Transformer, first_not_finite};
 
@@ -114,7 +115,8 @@ impl<M: Borrow<Transformer>> Session<M> {
             Wanted::Last => self.logits.as_mut_slice(),
             Wanted::All(logits) => logits,
         };
-        let done = threads::enter(|| forward(model, tokens, cache, scratch, logits));
+        let runs = [Run { rows: 0..tokens.len(), adapters: &self.adapters }];
+        let done = threads::enter(|| forward((model, &runs), tokens, cache, scratch, logits));
         // What was there is written over, or no longer that of the last token.
         self.has_logits = has_logits && done.is_ok();
         match done {
@@ -138,7 +140,7 @@ enum Wanted<'a> {
 ///
 /// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
 fn forward(
-    model: &Transformer,
+    (model, runs): (&Transformer, &[Run<'_>]),
     tokens: &[u32],
     cache: &mut Cache,
     scratch: &mut Scratch,
@@ -154,7 +156,7 @@ fn forward(
     let result = (|| {
         let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
         model.embed(tokens, hidden.view_mut())?;
-        model.run_layers(0..config.n_layers, hidden, cache, scratch)?;
+        model.run_layers(runs, 0..config.n_layers, hidden, cache, scratch)?;
         if wanted == 0 {
             return Ok(());
         }

@@ -59,6 +59,7 @@ impl<M: Borrow<Transformer> + Clone> Session<M> {
         self.check_rewind(reached.checked_sub(position).ok_or(ahead)?)?;
         Ok(Self {
             model: self.model.clone(),
+            adapters: self.adapters.clone(),
             options: self.options,
             cache: self.cache.fork_at(position)?,
             scratch: Scratch::new(self.model().config(), 1)?,

@@ -1,7 +1,8 @@
 //! What can be chosen for a session.
 
-use mistral_core::kv::KvFormat;
-use mistral_kvcache::{CacheConfig, CacheError};
+use mistral_core::half::{bf16, f16};
+use mistral_core::kv::{Int8, KvFormat};
+use mistral_kvcache::{CacheConfig, HeavyHitterConfig};
 
 use crate::config::Config;
 use crate::error::ModelError;
@@ -40,6 +41,52 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
+    /// What [`Session::cache_bytes`](crate::Session::cache_bytes) says of a session that has had
+    /// `tokens`, before anything is allocated.
+    ///
+    /// ```
+    /// use mistral_model::{Config, SessionOptions};
+    ///
+    /// let config = Config::mistral_7b_v01();
+    /// let plain = SessionOptions::default().cache_bytes(&config, 100_000)?;
+    /// let sinks = SessionOptions { sinks: 16, ..Default::default() };
+    /// // Layers, heads, elements, keys and values, bytes.
+    /// assert_eq!(sinks.cache_bytes(&config, 100_000)?, plain + 16 * 32 * 8 * 128 * 2 * 2);
+    /// # Ok::<(), mistral_model::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`ModelError::ZeroChunk`], [`ModelError::HeavyHitters`]: no session has such options.
+    /// - [`ModelError::Cache`]: so many tokens do not fit, or the bytes not in `usize`.
+    pub fn cache_bytes(&self, config: &Config, tokens: usize) -> Result<usize, ModelError> {
+        self.check()?;
+        let options = self.within(config);
+        let Some(sizes) = options.heavy_hitter_cache(config) else {
+            return Ok(options.cache(config).plan(self.kv_dtype, 1, tokens)?);
+        };
+        Ok(match self.kv_dtype {
+            KvFormat::F32 => sizes.bytes::<f32>(),
+            KvFormat::Int8 => sizes.bytes::<Int8>(),
+            KvFormat::BF16 => sizes.bytes::<bf16>(),
+            _ => sizes.bytes::<f16>(),
+        }?)
+    }
+
+    /// The same with a chunk no longer than any sequence: more would only take memory.
+    pub(super) fn within(&self, config: &Config) -> Self {
+        let longest = config.cache().limit().unwrap_or(usize::MAX);
+        Self { max_chunk: self.max_chunk.min(longest), ..*self }
+    }
+
+    /// The cache of such a session if it keeps what is attended to.
+    pub(super) fn heavy_hitter_cache(&self, config: &Config) -> Option<HeavyHitterConfig> {
+        let kept = self.heavy_hitters?;
+        let sizes = HeavyHitterConfig::new(config.n_layers, config.n_kv_heads, config.head_dim);
+        let sizes = sizes.with_recent(kept.recent).with_heavy(kept.heavy);
+        Some(sizes.with_max_chunk(self.max_chunk))
+    }
+
     /// Refuses what no session can be.
     pub(super) fn check(&self) -> Result<(), ModelError> {
         if self.max_chunk == 0 {
@@ -59,18 +106,6 @@ impl SessionOptions {
             .with_max_chunk(self.max_chunk)
             .with_sinks(self.sinks)
             .with_rewind_slack(self.rewind_slack)
-    }
-
-    /// [`Session::cache_bytes`](crate::Session::cache_bytes) after so many tokens, without heavy
-    /// hitters.
-    pub(crate) fn planned_bytes(
-        &self,
-        config: &Config,
-        tokens: usize,
-    ) -> Result<usize, CacheError> {
-        // As `Session::new` cuts it.
-        let max_chunk = self.max_chunk.min(config.cache().limit().unwrap_or(usize::MAX));
-        Self { max_chunk, ..*self }.cache(config).plan(self.kv_dtype, 1, tokens)
     }
 }
 

@@ -100,13 +100,15 @@ impl<M: Borrow<Transformer> + Clone> PrefixCache<M> {
     ///
     /// # Errors
     ///
-    /// - [`ModelError::ForeignSession`], [`ModelError::OtherOptions`]: it is not as the others.
+    /// - [`ModelError::ForeignSession`], [`ModelError::OtherOptions`], [`ModelError::Adapter`]: it is
+    ///   not as the others.
     ///
     /// And as [`Session::fork`].
     pub fn keep(&mut self, session: &Session<M>) -> Result<(), ModelError> {
         if !std::ptr::eq(session.model(), self.empty.model()) {
             return Err(ModelError::ForeignSession);
         }
+        session.check_no_adapters("a place among those that others begin as")?;
         let (found, expected) = (session.options(), self.empty.options());
         if found != expected {
             return Err(ModelError::OtherOptions { found, expected });

@@ -20,6 +20,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     ///
     /// - [`ModelError::Snapshot`]: the file cannot be written.
     /// - [`ModelError::HeavyHitters`]: a session that forgets what gets little attention.
+    /// - [`ModelError::Adapter`]: a session with adapters.
     /// - [`ModelError::Interrupted`]: an earlier error left a chunk half done.
     ///
     /// # Cost
@@ -27,6 +28,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     /// Writes what is kept: [`cache_bytes`](Self::cache_bytes) at most.
     pub fn save_file(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
         self.check_whole()?;
+        self.check_no_adapters("a snapshot")?;
         self.cache.save_file(self.model().fingerprint()?, &self.tokens, path.as_ref())
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::sentencepiece::{ModelFileError, PieceProblem};
+
 /// A tokenizer file that cannot be used, or text or ids that it cannot turn.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -15,10 +17,15 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// A folder without a tokenizer.
-    #[error("no tokenizer.json in {}: name the file itself, or a folder that has one", folder.display())]
+    #[error(
+        "no tokenizer in {}, expected {expected}: name the file itself, or a folder that has one",
+        folder.display()
+    )]
     NoFile {
         /// The folder.
         folder: PathBuf,
+        /// Names of files that would do.
+        expected: &'static str,
     },
     /// Longer than any real tokenizer.
     #[error("the tokenizer has {found} bytes, expected at most {limit}")]
@@ -78,25 +85,20 @@ pub enum TokenizerError {
         /// The other.
         second: String,
     },
-    /// Two ids of one piece.
-    #[error("piece {piece:?} has ids {first} and {second}")]
-    DuplicatePiece {
-        /// The piece.
-        piece: String,
-        /// One of them.
-        first: usize,
-        /// The other.
-        second: usize,
-    },
-    /// A piece that no text contains.
-    #[error("the piece of id {id} has {found} bytes, expected at most {limit}")]
-    PieceTooLong {
+    /// A piece that a vocabulary cannot have.
+    #[error("the piece of id {id} cannot be used: {problem}")]
+    Piece {
         /// Its id.
         id: usize,
-        /// Bytes found.
-        found: usize,
-        /// Bytes accepted.
-        limit: usize,
+        /// Why not.
+        problem: PieceProblem,
+    },
+    /// A SentencePiece `.model` file that cannot be used.
+    #[error("the SentencePiece model cannot be used")]
+    ModelFile {
+        /// Why not.
+        #[from]
+        source: ModelFileError,
     },
     /// A GGUF file whose vocabulary cannot be read.
     #[error("{} has no tokenizer that can be used", path.display())]
@@ -127,6 +129,22 @@ pub enum TokenizerError {
         id: u32,
         /// The piece.
         piece: String,
+    },
+    /// A character that the vocabulary can say in no way.
+    #[error(
+        "{character:?} has no piece, in a vocabulary without byte pieces and without an unknown piece"
+    )]
+    NoPiece {
+        /// The character.
+        character: char,
+    },
+    /// More text than can be encoded at once.
+    #[error("the text has {found} bytes, expected at most {limit}: encode it in parts")]
+    TextTooLong {
+        /// Bytes, a space counted as the three of its mark.
+        found: usize,
+        /// Bytes accepted.
+        limit: usize,
     },
     /// The text cannot be encoded.
     #[error("the text cannot be encoded")]

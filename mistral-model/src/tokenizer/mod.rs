@@ -1,107 +1,140 @@
 //! Text to token ids and back, for the tokenizers of Mistral 7B.
 //!
-//! Encoding is byte-pair merging by the [`tokenizers`](https://docs.rs/tokenizers) crate, from a
-//! `tokenizer.json`. Decoding is done here, by SentencePiece's rules (`decoder.rs`), and a piece
-//! at a time, so that a whole text and a stream give the same characters;
-//! [`TextStream`](crate::generate::TextStream) is the stream.
+//! | file | read by |
+//! |---|---|
+//! | `tokenizer.model`, `tokenizer.model.v1` to `.v3`: SentencePiece's own, as Mistral publishes them | `sentencepiece/` |
+//! | `tokenizer.json`: Hugging Face's, with merges as `"a b"` or `["a", "b"]` | `json/` |
+//! | `*.gguf`: the vocabulary in it | `weights/gguf/` |
+//!
+//! All three become the same encoder, byte-pair merges in a time of `n log n` for any text (`bpe/`); files
+//! whose rules it does not have are encoded by the [`tokenizers`](https://docs.rs/tokenizers) crate.
+//! [`TokenizerFile`] says which file of a folder is taken.
+//!
+//! Decoding follows SentencePiece's rules (`decoder.rs`), a piece at a time, so that a whole text and a
+//! stream give the same characters; [`TextStream`](crate::generate::TextStream) is the stream.
 //!
 //! Text is only ever text: `"</s>"` in a prompt becomes ordinary pieces, never the control piece
-//! of that name.
+//! of that name, which is what [`Tokenizer::id`] is for.
+//!
+//! Not here: Tekken (`tekken.json`), the byte-level vocabulary of later models. No Mistral 7B has it.
 
+mod bpe;
 mod decoder;
 mod error;
-mod outline;
+mod file;
+mod json;
 mod pieces;
 mod sentencepiece;
 
 pub use error::TokenizerError;
-pub use sentencepiece::{PieceType, SentencePieces};
+pub use file::{TokenizerFile, TokenizerFormat};
+pub use sentencepiece::{ModelFileError, PieceProblem, PieceType, SentencePieces};
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::Path;
 
+use bpe::Bpe;
 pub(crate) use decoder::Decoder;
-use outline::{MAX_BYTES, Outline};
 use pieces::{Kind, Pieces, SPACE_MARK, byte_of};
-
-use crate::weights::{gguf, is_gguf, only_gguf};
-
-/// Name of the file in a checkpoint's folder.
-const FILE_NAME: &str = "tokenizer.json";
-
-/// The start of a sequence where a file does not name it.
-const USUAL_BOS: &str = "<s>";
 
 /// A vocabulary with the rules for using it. Immutable: any number of threads may share one.
 ///
-/// ```no_run
+/// ```
 /// use mistral_model::tokenizer::Tokenizer;
 ///
-/// let tokenizer = Tokenizer::open("mistral-7b-v0.1")?;
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/v1");
+/// let tokenizer = Tokenizer::open(folder)?; // the folder of Mistral 7B v0.1
 /// let ids = tokenizer.encode("Hello world")?;
 /// assert_eq!(ids, [1, 22557, 1526]);
 /// assert_eq!(tokenizer.decode(&ids)?, "Hello world");
+/// // Text is only ever text.
+/// assert_eq!(tokenizer.id("</s>"), Some(2));
+/// assert!(!tokenizer.encode("</s>")?.contains(&2));
 /// # Ok::<(), mistral_model::tokenizer::TokenizerError>(())
 /// ```
 #[derive(Clone)]
 pub struct Tokenizer {
-    encoder: tokenizers::Tokenizer,
+    encoder: Encoder,
     pieces: Pieces,
     bos: Option<u32>,
     space_before_text: bool,
 }
 
+/// Who turns text into ids.
+#[derive(Clone)]
+enum Encoder {
+    Merges(Bpe),
+    Library(Box<tokenizers::Tokenizer>),
+}
+
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the one in a folder, or the vocabulary in a GGUF file.
+    /// Reads the tokenizer at `path`: a file, or the one in a folder, as [`TokenizerFile`] finds it.
     ///
     /// # Errors
     ///
-    /// All of [`read_json`](Self::read_json) and of [`from_json`](Self::from_json).
+    /// All of [`TokenizerFile::find`] and of [`TokenizerFile::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
-        Self::from_json(&Self::read_json(path)?)
+        TokenizerFile::find(path, None)?.open()
     }
 
-    /// The bytes of a `tokenizer.json`, of the one in a folder, or of one made from the vocabulary
-    /// in a GGUF file. A folder without the former may hold one of the latter.
+    /// Reads a tokenizer of this format, whatever else the folder holds.
+    ///
+    /// ```
+    /// use mistral_model::tokenizer::{Tokenizer, TokenizerFormat};
+    ///
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/v2");
+    /// // Both files of Mistral 7B v0.3 give the same ids.
+    /// let json = Tokenizer::open_as(folder, TokenizerFormat::Json)?;
+    /// let model = Tokenizer::open_as(folder, TokenizerFormat::SentencePiece)?;
+    /// assert_eq!(json.encode("  four  spaces")?, model.encode("  four  spaces")?);
+    /// # Ok::<(), mistral_model::tokenizer::TokenizerError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// - [`TokenizerError::NoFile`]: a folder without either.
-    /// - [`TokenizerError::Read`]: the file cannot be read.
-    /// - [`TokenizerError::TooLong`]: it is longer than any tokenizer.
-    /// - [`TokenizerError::Gguf`]: a GGUF file without a SentencePiece vocabulary, and all errors of
-    ///   [`SentencePieces::to_tokenizer_json`].
-    pub fn read_json(path: impl AsRef<Path>) -> Result<Vec<u8>, TokenizerError> {
-        let path = path.as_ref();
-        let file = if path.is_dir() {
-            let file = path.join(FILE_NAME);
-            let there = file.exists().then_some(file).or_else(|| only_gguf(path).ok().flatten());
-            there.ok_or_else(|| TokenizerError::NoFile { folder: path.to_owned() })?
-        } else {
-            path.to_owned()
-        };
-        if is_gguf(&file) {
-            return Ok(gguf_pieces(&file)?.to_tokenizer_json()?.into_bytes());
-        }
-        let mut json = Vec::new();
-        // One byte beyond the limit is enough to know that there are too many.
-        File::open(&file)
-            .and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut json))
-            .map_err(|source| TokenizerError::Read { path: file, source })?;
-        outline::check_size(json.len() as u64)?;
-        Ok(json)
+    /// All of [`TokenizerFile::find`] and of [`TokenizerFile::open`].
+    pub fn open_as(
+        path: impl AsRef<Path>,
+        format: TokenizerFormat,
+    ) -> Result<Self, TokenizerError> {
+        TokenizerFile::find(path, Some(format))?.open()
+    }
+
+    /// A tokenizer from the bytes of a SentencePiece `.model` file.
+    ///
+    /// The file may come from a stranger: nothing is allocated that its bytes do not account for.
+    ///
+    /// # Errors
+    ///
+    /// - [`TokenizerError::ModelFile`]: all errors of [`SentencePieces::from_model`].
+    /// - All of [`from_pieces`](Self::from_pieces).
+    pub fn from_model(model: &[u8]) -> Result<Self, TokenizerError> {
+        Self::from_pieces(&SentencePieces::from_model(model)?)
     }
 
     /// A tokenizer from a SentencePiece vocabulary.
     ///
     /// # Errors
     ///
-    /// All of [`SentencePieces::to_tokenizer_json`] and of [`from_json`](Self::from_json).
-    pub fn from_pieces(pieces: &SentencePieces) -> Result<Self, TokenizerError> {
-        Self::from_json(pieces.to_tokenizer_json()?.as_bytes())
+    /// - [`TokenizerError::Piece`], [`TokenizerError::ModelFile`]: a piece, or a set of byte pieces, that
+    ///   no vocabulary has.
+    /// - [`TokenizerError::NoSuchPiece`]: the piece that starts a sequence is beyond the vocabulary.
+    /// - [`TokenizerError::Unsupported`]: merges form a piece of type unused.
+    pub fn from_pieces(all: &SentencePieces) -> Result<Self, TokenizerError> {
+        all.check()?;
+        let mut pieces = Pieces::default();
+        for (index, (id, (written, ..))) in (0u32..).zip(&all.pieces).enumerate() {
+            let kind = match all.type_of(index) {
+                Some(PieceType::Byte) => byte_of(written).map_or(Kind::Text, Kind::Byte),
+                Some(PieceType::Control) => Kind::Control,
+                Some(PieceType::Unknown) => Kind::Unknown,
+                _ => Kind::Text,
+            };
+            pieces.insert(id, written, kind)?;
+        }
+        let encoder = Encoder::Merges(Bpe::of_scores(all)?);
+        Ok(Self { encoder, pieces, bos: all.bos, space_before_text: all.space_before_text })
     }
 
     /// A tokenizer from the bytes of a `tokenizer.json`, with merges as `"a b"` or `["a", "b"]`.
@@ -118,29 +151,7 @@ impl Tokenizer {
     /// - [`TokenizerError::NoSuchPiece`]: the unknown piece, or the first of a sequence, is not
     ///   in the vocabulary.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
-        let outline = Outline::of(json)?;
-        let mut encoder = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|source| TokenizerError::Inconsistent { source })?;
-        // What a file may ask for and would bend ids: cutting, filling up, a template of its own.
-        encoder.with_truncation(None).map_err(|source| TokenizerError::Inconsistent { source })?;
-        encoder.with_padding(None);
-        encoder.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        encoder.set_encode_special_tokens(true);
-
-        let mut pieces = pieces_of(&encoder, outline.byte_fallback)?;
-        let bos = match outline.bos {
-            Some(piece) => Some(known(&encoder, "post_processor", piece)?),
-            None => encoder.token_to_id(USUAL_BOS),
-        };
-        if let Some(id) = bos {
-            let written = encoder.id_to_token(id).unwrap_or_default();
-            pieces.insert(id, &written, Kind::Control)?;
-        }
-        if let Some(piece) = outline.unknown {
-            let id = known(&encoder, "model.unk_token", piece.clone())?;
-            pieces.insert(id, &piece, Kind::Unknown)?;
-        }
-        Ok(Self { encoder, pieces, bos, space_before_text: outline.space_before_text })
+        json::tokenizer(json)
     }
 
     /// The ids of a text that starts a sequence: `<s>`, then the text.
@@ -160,11 +171,16 @@ impl Tokenizer {
     /// A space comes before each text that is encoded (SentencePiece's dummy prefix), so that
     /// encoding two parts is not the same as encoding them joined.
     ///
+    /// Cost: `n log n` for `n` characters at worst, and about 30 bytes of memory for each; linear for
+    /// texts of words.
+    ///
     /// # Errors
     ///
-    /// - [`TokenizerError::Encode`]: a character without a piece, in a vocabulary that has neither
+    /// - [`TokenizerError::NoPiece`]: a character without a piece, in a vocabulary that has neither
     ///   bytes nor an unknown piece.
-    /// - [`TokenizerError::ControlFromText`]: merges of this vocabulary lead to a control piece.
+    /// - [`TokenizerError::TextTooLong`]: 4 GiB or more.
+    /// - [`TokenizerError::Encode`], [`TokenizerError::ControlFromText`]: only with a `tokenizer.json` of
+    ///   another kind than Mistral's, whose merges may lead to a control piece.
     pub fn encode_without_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         self.append(text, &mut ids)?;
@@ -172,10 +188,12 @@ impl Tokenizer {
     }
 
     fn append(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let encoding = self
-            .encoder
-            .encode_fast(text, false)
-            .map_err(|source| TokenizerError::Encode { source })?;
+        let library = match &self.encoder {
+            Encoder::Merges(bpe) => return bpe.encode(text, ids).map(drop),
+            Encoder::Library(library) => library,
+        };
+        let encoding =
+            library.encode_fast(text, false).map_err(|source| TokenizerError::Encode { source })?;
         for &id in encoding.get_ids() {
             if let Some(piece) = self.pieces.get(id).filter(|p| p.kind == Kind::Control) {
                 let piece = piece.written.to_string();
@@ -249,9 +267,15 @@ impl Tokenizer {
         }
     }
 
-    /// The id of a piece, as [`piece`](Self::piece) writes it.
+    /// The id of a piece, as [`piece`](Self::piece) writes it, control pieces included.
     pub fn id(&self, piece: &str) -> Option<u32> {
-        self.encoder.token_to_id(piece)
+        self.pieces.id(piece)
+    }
+
+    /// Whether an id is that of a control piece, as `<s>` and `[INST]`: it steers the model, decodes to
+    /// nothing, and comes from no text. Ids without a piece are not.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.pieces.get(id).is_some_and(|piece| piece.kind == Kind::Control)
     }
 
     /// The id that starts a sequence, `<s>`.
@@ -262,49 +286,15 @@ impl Tokenizer {
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let encoder = match self.encoder {
+            Encoder::Merges(_) => "merges",
+            Encoder::Library(_) => "tokenizers crate",
+        };
         f.debug_struct("Tokenizer")
+            .field("encoder", &encoder)
             .field("vocab_size", &self.vocab_size())
             .field("bos", &self.bos)
             .field("space_before_text", &self.space_before_text)
             .finish_non_exhaustive()
     }
-}
-
-/// The SentencePiece vocabulary in a GGUF file.
-fn gguf_pieces(path: &Path) -> Result<SentencePieces, TokenizerError> {
-    let read = |source| TokenizerError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read)?;
-    let len = file.metadata().map_err(read)?.len();
-    gguf::Header::read(BufReader::new(file), len)
-        .and_then(|header| gguf::pieces(&header))
-        .map_err(|source| TokenizerError::Gguf { path: path.to_owned(), source })
-}
-
-/// All pieces of the vocabulary with what they are.
-fn pieces_of(
-    encoder: &tokenizers::Tokenizer,
-    byte_fallback: bool,
-) -> Result<Pieces, TokenizerError> {
-    let mut pieces = Pieces::default();
-    for (written, id) in encoder.get_vocab(true) {
-        let kind = match byte_of(&written).filter(|_| byte_fallback) {
-            Some(byte) => Kind::Byte(byte),
-            None => Kind::Text,
-        };
-        pieces.insert(id, &written, kind)?;
-    }
-    for (id, added) in encoder.get_added_tokens_decoder() {
-        let kind = if added.special { Kind::Control } else { Kind::Text };
-        pieces.insert(id, &added.content, kind)?;
-    }
-    Ok(pieces)
-}
-
-/// The id of a piece that a part of the file names.
-fn known(
-    encoder: &tokenizers::Tokenizer,
-    part: &'static str,
-    piece: String,
-) -> Result<u32, TokenizerError> {
-    encoder.token_to_id(&piece).ok_or(TokenizerError::NoSuchPiece { part, piece })
 }

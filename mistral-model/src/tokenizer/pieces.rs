@@ -1,18 +1,21 @@
 //! The vocabulary by id: what each piece is, and the text it stands for.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::error::TokenizerError;
 
 /// SentencePiece's mark for a space: U+2581, lower one eighth block.
 pub(super) const SPACE_MARK: char = '\u{2581}';
 
 /// Ids accepted: a table of a million pieces is eight times that of any Mistral.
-const MAX_IDS: u32 = 1 << 20;
+pub(super) const MAX_IDS: u32 = 1 << 20;
 
 /// One entry of a vocabulary.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
     /// As it stands in the file, with [`SPACE_MARK`]s.
-    pub(super) written: Box<str>,
+    pub(super) written: Arc<str>,
     pub(super) kind: Kind,
 }
 
@@ -29,10 +32,11 @@ pub(super) enum Kind {
     Unknown,
 }
 
-/// Pieces by id. Ids may have gaps.
+/// Pieces by id, and ids by what is written. Ids may have gaps.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pieces {
     by_id: Vec<Option<Piece>>,
+    ids: HashMap<Arc<str>, u32>,
 }
 
 impl Pieces {
@@ -61,16 +65,34 @@ impl Pieces {
                 first: piece.written.to_string(),
                 second: written.to_owned(),
             }),
-            _ => {
-                *slot = Some(Piece { written: written.into(), kind });
+            Some(piece) => {
+                piece.kind = kind;
                 Ok(())
             }
+            None => {
+                let written: Arc<str> = written.into();
+                self.ids.insert(Arc::clone(&written), id);
+                *slot = Some(Piece { written, kind });
+                Ok(())
+            }
+        }
+    }
+
+    /// Says what a known piece is.
+    pub(super) fn set_kind(&mut self, id: u32, kind: Kind) {
+        if let Some(Some(piece)) = self.by_id.get_mut(id as usize) {
+            piece.kind = kind;
         }
     }
 
     /// The piece of an id.
     pub(super) fn get(&self, id: u32) -> Option<&Piece> {
         self.by_id.get(id as usize)?.as_ref()
+    }
+
+    /// The id of a piece as it is written.
+    pub(super) fn id(&self, written: &str) -> Option<u32> {
+        self.ids.get(written).copied()
     }
 
     /// Ids from 0 on, gaps included.
@@ -107,6 +129,7 @@ mod tests {
         assert_eq!(pieces.len(), 5);
         assert!(pieces.get(3).is_none());
         assert_eq!(pieces.get(4).unwrap().kind, Kind::Control);
+        assert_eq!((pieces.id("a"), pieces.id("b")), (Some(4), None));
         let twice = pieces.insert(4, "b", Kind::Text).unwrap_err();
         assert!(matches!(twice, TokenizerError::DuplicateId { id: 4, .. }));
         let huge = pieces.insert(u32::MAX, "c", Kind::Text).unwrap_err();

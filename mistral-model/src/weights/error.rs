@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use mistral_core::{MatrixError, WeightFormat};
+use mistral_core::{MatrixError, OpError, WeightFormat};
 use safetensors::Dtype;
 
 use super::gguf::GgufError;
@@ -93,6 +93,14 @@ pub enum WeightsError {
     Write {
         /// Why.
         source: io::Error,
+    },
+    /// A sum that cannot be computed.
+    #[error("{tensor} cannot be merged with an adapter")]
+    Merge {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: OpError,
     },
     /// No memory, or no elements.
     #[error("{tensor} cannot be loaded")]

@@ -2,16 +2,18 @@
 
 use std::io::Read;
 
-use mistral_core::{Matrix, MatrixError, WeightFormat};
+use mistral_core::{Matrix, MatrixError, OpError, WeightFormat};
 
 use super::archive::{Archive, io_error};
 use super::error::WeightsError;
+use super::merge::Sum;
 use super::names::{Expected, Field, LayerField};
 use super::problem::scale_name;
 use super::tensor::{Stored, TensorInfo};
 use super::{Checkpoint, GROUP, LoadProgress};
 use crate::error::ModelError;
 use crate::layer::Layer;
+use crate::low_rank::Projection;
 use crate::transformer::{Parts, Transformer};
 
 /// Loads every tensor of a checked checkpoint.
@@ -61,23 +63,30 @@ impl Source<'_, '_> {
             return Err(self.out_of(MatrixError::NoElements { rows: 0, cols: 0 }.into()));
         };
         let target = self.checkpoint.format(self.wanted.field, info);
+        let mut merge = Sum::new(&self.checkpoint.adapters, self.wanted.field, cols)
+            .map_err(|source| self.out_of(source.into()))?;
+        let unchanged = merge.is_empty();
+        let as_it_is = |format| unchanged && format == target;
         match info.stored {
             Stored::Panels(format) => {
                 let panels = self.panels(info, [rows, cols], format)?;
-                if format == target { Ok(panels) } else { self.requantised(&panels, target) }
+                if as_it_is(format) { Ok(panels) } else { self.rounded(&panels, merge, target) }
             }
-            Stored::Int8 if target == WeightFormat::Q8_0 => self.eight_bit(info, rows, cols),
-            Stored::Int8 => self.requantised(&self.eight_bit(info, rows, cols)?, target),
-            Stored::Rows(format) if format == target => self.archive.read(info, |reader| {
+            Stored::Int8 => {
+                let blocks = self.eight_bit(info, rows, cols)?;
+                let keep = as_it_is(blocks.format());
+                if keep { Ok(blocks) } else { self.rounded(&blocks, merge, target) }
+            }
+            Stored::Rows(format) if as_it_is(format) => self.archive.read(info, |reader| {
                 Matrix::read(rows, cols, format, |bytes| self.exactly(reader, bytes))
                     .map_err(|failure| self.out_of(failure))
             }),
             Stored::Rows(format) => self.archive.read(info, |reader| {
                 let mut bytes = vec![0; format.row_bytes(cols).unwrap_or(0)];
-                Matrix::from_rows(rows, cols, target, |_, row| {
+                Matrix::from_rows(rows, cols, target, |r, row| {
                     self.exactly(reader, &mut bytes)?;
                     format.decode(&bytes, row);
-                    Ok(())
+                    merge.add_to(r, row)
                 })
                 .map_err(|failure| self.out_of(failure))
             }),
@@ -105,10 +114,18 @@ impl Source<'_, '_> {
         })
     }
 
-    /// The same weights rounded to another format.
-    fn requantised(&self, from: &Matrix, target: WeightFormat) -> Result<Matrix, WeightsError> {
-        Matrix::from_rows(from.rows(), from.cols(), target, |r, row| from.row(r, row))
-            .map_err(|source: MatrixError| self.out_of(source.into()))
+    /// The same weights, with what is merged into them, rounded to another format.
+    fn rounded(
+        &self,
+        from: &Matrix,
+        mut merge: Sum<'_>,
+        target: WeightFormat,
+    ) -> Result<Matrix, WeightsError> {
+        Matrix::from_rows(from.rows(), from.cols(), target, |r, row| {
+            from.row(r, row)?;
+            merge.add_to(r, row)
+        })
+        .map_err(|failure| self.out_of(failure))
     }
 
     /// Signed bytes with a scale for each 32 are blocks of `q8_0`, kept in two tensors.
@@ -168,14 +185,18 @@ impl Source<'_, '_> {
             Failure::Matrix(source) => {
                 WeightsError::Matrix { tensor: self.wanted.name.clone(), source }
             }
+            Failure::Merge(source) => {
+                WeightsError::Merge { tensor: self.wanted.name.clone(), source }
+            }
         }
     }
 }
 
-/// What `Matrix::read` may stop for.
-enum Failure {
+/// What making a matrix may stop for.
+pub(super) enum Failure {
     Io(std::io::Error),
     Matrix(MatrixError),
+    Merge(OpError),
 }
 
 impl From<MatrixError> for Failure {
@@ -184,13 +205,19 @@ impl From<MatrixError> for Failure {
     }
 }
 
+impl From<OpError> for Failure {
+    fn from(source: OpError) -> Self {
+        Self::Merge(source)
+    }
+}
+
 /// A layer whose tensors come one by one.
 #[derive(Default)]
 struct LayerSlots {
     attention_norm: Option<Vec<f32>>,
     feed_forward_norm: Option<Vec<f32>>,
-    /// q, k, v, o, gate, up, down.
-    matrices: [Option<Matrix>; 7],
+    /// By [`Projection`].
+    matrices: [Option<Matrix>; Projection::COUNT],
 }
 
 /// A model whose tensors come one by one.
@@ -214,24 +241,15 @@ impl Slots {
             Field::Output => self.output = Some(source.matrix()?),
             Field::Layer(index, field) => {
                 let layer = &mut self.layers[index];
-                let slot = match field {
-                    LayerField::AttentionNorm => {
+                match field.projection() {
+                    Some(projection) => {
+                        layer.matrices[projection as usize] = Some(source.matrix()?);
+                    }
+                    None if field == LayerField::AttentionNorm => {
                         layer.attention_norm = Some(source.vector()?);
-                        return Ok(());
                     }
-                    LayerField::FeedForwardNorm => {
-                        layer.feed_forward_norm = Some(source.vector()?);
-                        return Ok(());
-                    }
-                    LayerField::Q => 0,
-                    LayerField::K => 1,
-                    LayerField::V => 2,
-                    LayerField::O => 3,
-                    LayerField::Gate => 4,
-                    LayerField::Up => 5,
-                    LayerField::Down => 6,
-                };
-                layer.matrices[slot] = Some(source.matrix()?);
+                    None => layer.feed_forward_norm = Some(source.vector()?),
+                }
             }
         }
         Ok(())

@@ -2,13 +2,16 @@
 //!
 //! What is here: [`Checkpoint`], which finds the files, reads their tables of contents and holds
 //! them against the configuration. What is not: anything about what the numbers mean. Names are in
-//! `names.rs`, the file format in `archive.rs`, the reading of numbers in `load.rs`.
+//! `names.rs`, the file format in `archive.rs`, the reading of numbers in `load.rs`, adapters in
+//! `adapter/` and `merge.rs`.
 
+mod adapter;
 mod archive;
 mod error;
 mod formats;
 pub(crate) mod gguf;
 mod load;
+mod merge;
 #[cfg(feature = "mmap")]
 mod mmap;
 mod names;
@@ -21,11 +24,13 @@ mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
 use mistral_core::WeightFormat;
 use serde::Deserialize;
 
+pub use adapter::{Adapter, AdapterError, AdapterProblem};
 pub use error::{ArchiveError, TensorProblem, WeightsError};
 pub use formats::WeightFormats;
 pub use gguf::GgufError;
@@ -55,6 +60,8 @@ pub struct Checkpoint<'a> {
     /// Each tensor of the model, in the order of loading, and the archive that holds it.
     tensors: Vec<(Expected, usize)>,
     formats: Option<WeightFormats>,
+    /// Merged into the weights while they are read.
+    adapters: Vec<Arc<Adapter>>,
     warnings: Vec<Warning>,
 }
 
@@ -167,6 +174,23 @@ impl<'a> Checkpoint<'a> {
         Self::check(config, Naming::HuggingFace, (vec![archive], Vec::new()), options)
     }
 
+    /// The checkpoint with an adapter merged into its weights: `W + scale * B A`, computed in f32
+    /// while a matrix is read and rounded to the format that it will have in memory. Called again,
+    /// it merges one more.
+    ///
+    /// Memory in use stays the result and one tensor at most. Weights that are blocks of integers are
+    /// rounded a second time, as a whole, so that they differ from those of the adapter at run time
+    /// by the error of their format; merge into the original weights to have them rounded once.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError::OtherModel`]: the adapter was opened for a model of other sizes.
+    pub fn with_adapter(mut self, adapter: Arc<Adapter>) -> Result<Self, AdapterError> {
+        adapter.check(&self.config)?;
+        self.adapters.push(adapter);
+        Ok(self)
+    }
+
     /// The model's configuration.
     pub fn config(&self) -> &Config {
         &self.config
@@ -255,7 +279,9 @@ impl<'a> Checkpoint<'a> {
         // A file that was saved by `save` has names of one kind and rows of either.
         let told = archives.iter().find_map(|archive| panels::rope_layout(archive.metadata()));
         config.rope_layout = told.unwrap_or_else(|| naming.rope_layout());
-        config.window = options.window.unwrap_or(config.window);
+        if let Some(window) = options.window {
+            config = Config { window, layer_windows: Vec::new(), ..config };
+        }
         let mut homes: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, archive) in archives.iter().enumerate() {
             for name in archive.tensors().keys() {
@@ -286,7 +312,8 @@ impl<'a> Checkpoint<'a> {
             path: archives[index].path().to_owned(),
         }));
         if problems.is_empty() {
-            Ok(Self { config, archives, tensors, formats: options.formats, warnings: Vec::new() })
+            let (adapters, warnings) = (Vec::new(), Vec::new());
+            Ok(Self { config, archives, tensors, formats: options.formats, adapters, warnings })
         } else {
             Err(WeightsError::Tensors { problems })
         }

@@ -5,6 +5,7 @@ use mistral_core::ops::RopeLayout;
 use mistral_core::{Matrix, WeightFormat};
 
 use crate::config::Config;
+use crate::low_rank::Projection;
 
 /// Whose names a checkpoint uses, and with them whose order of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,22 @@ pub(super) enum LayerField {
     Gate,
     Up,
     Down,
+}
+
+impl LayerField {
+    /// Which projection it is; `None` for a norm.
+    pub(super) fn projection(self) -> Option<Projection> {
+        match self {
+            Self::AttentionNorm | Self::FeedForwardNorm => None,
+            Self::Q => Some(Projection::Q),
+            Self::K => Some(Projection::K),
+            Self::V => Some(Projection::V),
+            Self::O => Some(Projection::O),
+            Self::Gate => Some(Projection::Gate),
+            Self::Up => Some(Projection::Up),
+            Self::Down => Some(Projection::Down),
+        }
+    }
 }
 
 /// A parameter of the model.
@@ -88,6 +105,17 @@ impl Naming {
     fn layers(self) -> &'static str {
         self.pick(["model.layers", "layers", "blk"])
     }
+
+    /// The module that holds a parameter of a layer.
+    fn module(self, layer: usize, names: [&'static str; 3]) -> String {
+        format!("{}.{layer}.{}", self.layers(), self.pick(names))
+    }
+
+    /// The modules with the embedding and the output matrix.
+    pub(super) fn vocabulary(self) -> [&'static str; 2] {
+        let [(_, embedding), _, (_, output)] = MODEL;
+        [self.pick(embedding), self.pick(output)]
+    }
 }
 
 /// A tensor that a checkpoint of some configuration must have.
@@ -112,12 +140,33 @@ pub(super) fn expected(config: &Config, naming: Naming) -> Vec<Expected> {
     }
     for layer in 0..config.n_layers {
         for (field, names) in LAYER {
-            let name = format!("{}.{layer}.{}.weight", naming.layers(), naming.pick(names));
+            let name = format!("{}.weight", naming.module(layer, names));
             let shape = layer_shape(config, field);
             all.push(Expected { field: Field::Layer(layer, field), name, shape });
         }
     }
     all
+}
+
+/// A projection of a layer, by the name of its module.
+pub(super) struct Module {
+    pub(super) layer: usize,
+    pub(super) projection: Projection,
+    pub(super) name: String,
+    /// `(outputs, inputs)`
+    pub(super) shape: [usize; 2],
+}
+
+/// Every projection of a model.
+pub(super) fn projections(config: &Config, naming: Naming) -> impl Iterator<Item = Module> {
+    let of_layer = move |layer| {
+        LAYER.into_iter().filter_map(move |(field, names)| {
+            let projection = field.projection()?;
+            let shape = layer_shape(config, field).try_into().ok()?;
+            Some(Module { layer, projection, name: naming.module(layer, names), shape })
+        })
+    };
+    (0..config.n_layers).flat_map(of_layer)
 }
 
 /// Bytes that a tensor takes in memory, a matrix in `format`. `None` beyond `usize`, or where rows

@@ -36,7 +36,7 @@ impl OpenOptions {
         Self { formats: Some(formats.into()), ..self }
     }
 
-    /// The window of the attention, whatever the files say. GGUF files often say nothing: see
+    /// The window of the attention in all layers, whatever the files say. GGUF files often say nothing: see
     /// [`Warning::NoWindow`](super::Warning::NoWindow).
     pub fn window(self, window: Window) -> Self {
         Self { window: Some(window), ..self }

@@ -4,7 +4,7 @@ use mistral_kvcache::CacheError;
 use mistral_model::{HeavyHitters, KvFormat, ModelError, Session, SessionOptions};
 use proptest::prelude::*;
 
-use crate::tiny::{W, bits, fresh, full, options, tokens, windowed};
+use crate::tiny::{W, bits, fresh, full, models, options, tokens, windowed};
 
 #[test]
 fn a_fork_and_its_origin_do_not_hear_each_other() {
@@ -98,9 +98,9 @@ proptest! {
         slack in 0..6usize,
         sinks in 0..3usize,
         format in prop::sample::select(KvFormat::ALL.to_vec()),
-        is_full in any::<bool>(),
+        model in models(),
     ) {
-        let model = if is_full { full() } else { windowed() };
+        let model = model();
         let options = SessionOptions { rewind_slack: slack, sinks, ..options(format) };
         let mut branches = vec![(Session::new(&model, options).unwrap(), Vec::new())];
         for (chosen, back, tokens) in steps {

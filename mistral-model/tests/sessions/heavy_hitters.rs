@@ -60,6 +60,7 @@ fn memory_is_constant_and_as_planned() {
         let slots = 3 * 2 * 32 * (2 * 16 * element + 16);
         let chunk = 2 * 16 * 2 * 16 * element;
         assert_eq!(bytes, slots + chunk + (32 + 1) * size_of::<usize>());
+        assert_eq!(options.cache_bytes(model.config(), 300).unwrap(), bytes);
         for salt in 0..3 {
             session.prefill(&tokens(100, salt)).unwrap();
             assert_eq!(session.cache_bytes(), bytes);

@@ -1,5 +1,5 @@
-//! What a session can do beside reading and writing: taking tokens back, keeping what is attended
-//! to. Whatever way leads to a text, its logits are the same.
+//! What a session can do beside reading and writing: take tokens back, fork, take over beginnings,
+//! go to disk, keep what is attended to. Whatever way leads to a text, its logits are the same.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod fork;
@@ -9,4 +9,5 @@ mod reuse;
 mod rewind;
 mod snapshot;
 mod tiny;
+mod ways;
 mod windows;

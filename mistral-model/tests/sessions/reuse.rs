@@ -5,7 +5,7 @@ use mistral_model::{
 };
 use proptest::prelude::*;
 
-use crate::tiny::{W, bits, fresh, full, options, tokens, windowed};
+use crate::tiny::{W, bits, fresh, full, models, options, tokens, windowed};
 
 /// What a session says is there already, and in which steps it came to the rest.
 fn set(session: &mut Session<&Transformer>, tokens: &[u32]) -> (usize, Vec<usize>) {
@@ -179,9 +179,9 @@ proptest! {
         slack in 0..2 * W,
         sinks in 0..3usize,
         format in prop::sample::select(KvFormat::ALL.to_vec()),
-        is_full in any::<bool>(),
+        model in models(),
     ) {
-        let model = if is_full { full() } else { windowed() };
+        let model = model();
         let options = SessionOptions { rewind_slack: slack, sinks, ..options(format) };
         let mut session = Session::new(&model, options).unwrap();
         let mut prefixes = PrefixCache::new(&model, options, 3).unwrap();

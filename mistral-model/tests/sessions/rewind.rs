@@ -1,7 +1,6 @@
 //! Tokens taken back are as if they had never been there.
 
 use mistral_model::{KvFormat, ModelError, Sampler, Session, SessionOptions};
-use proptest::prelude::*;
 
 use crate::tiny::{W, bits, fresh, full, options, tokens, windowed};
 
@@ -102,70 +101,4 @@ fn a_text_goes_on_from_where_it_was_taken_back_to() {
     session.prefill(&text).unwrap();
     session.rewind(7).unwrap();
     assert_eq!(write(&mut session), expected);
-}
-
-/// One thing that is done to a session.
-#[derive(Debug, Clone)]
-enum Step {
-    Prefill(Vec<u32>),
-    /// Every position's logits, as who verifies guesses wants them.
-    All(Vec<u32>),
-    Rewind(usize),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let some = |n| prop::collection::vec(0..96u32, n);
-    let step = prop_oneof![
-        2 => some(1..2).prop_map(Step::Prefill),
-        2 => some(1..25).prop_map(Step::Prefill),
-        1 => some(1..9).prop_map(Step::All),
-        3 => (0..12usize).prop_map(Step::Rewind),
-    ];
-    prop::collection::vec(step, 1..14)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn any_way_to_a_text_gives_its_bits(
-        steps in steps(),
-        slack in 0..9usize,
-        sinks in 0..3usize,
-        format in prop::sample::select(KvFormat::ALL.to_vec()),
-        is_full in any::<bool>(),
-    ) {
-        let model = if is_full { full() } else { windowed() };
-        let options = SessionOptions { rewind_slack: slack, sinks, ..options(format) };
-        let mut session = Session::new(&model, options).unwrap();
-        let mut text = Vec::new();
-        // How long it ever was: steps back count together.
-        let mut longest = 0;
-        for step in steps {
-            match step {
-                Step::Prefill(tokens) => {
-                    session.prefill(&tokens).unwrap();
-                    text.extend(tokens);
-                }
-                Step::All(tokens) => {
-                    session.logits_of_all(&tokens, |_, _| Ok::<_, ModelError>(())).unwrap();
-                    text.extend(tokens);
-                }
-                Step::Rewind(n) => match session.rewind(n) {
-                    Ok(()) => text.truncate(text.len() - n),
-                    // What the slack promises is never refused.
-                    Err(_) => prop_assert!(n > text.len() || text.len() - n + slack + 1 < longest),
-                },
-            }
-            longest = if text.is_empty() { 0 } else { longest.max(text.len()) };
-            prop_assert_eq!(session.tokens(), &text);
-            prop_assert_eq!(session.position(), text.len());
-            if !session.logits().is_empty() {
-                prop_assert_eq!(bits(session.logits()), fresh(&model, &text, options));
-            }
-        }
-        text.push(7);
-        let last = bits(session.decode(7).unwrap());
-        prop_assert_eq!(last, fresh(&model, &text, options));
-    }
 }

@@ -3,6 +3,7 @@
 use mistral_model::{
     Config, DType, KvFormat, ModelError, Session, SessionOptions, Transformer, Window,
 };
+use proptest::prelude::*;
 
 /// The window of [`windowed`].
 pub(crate) const W: usize = 5;
@@ -33,6 +34,18 @@ pub(crate) fn windowed() -> Transformer {
 
 pub(crate) fn full() -> Transformer {
     model(Window::Full)
+}
+
+/// A model whose layers see 5 tokens, all, and 9.
+pub(crate) fn mixed() -> Transformer {
+    let windows = [Some(W), None, Some(9)].map(|size| Window::from_hf(size).unwrap());
+    let config = Config { layer_windows: windows.to_vec(), ..config(Window::Full) };
+    Transformer::random(&config, DType::BF16, 11).unwrap()
+}
+
+/// One of each kind.
+pub(crate) fn models() -> impl Strategy<Value = fn() -> Transformer> {
+    prop::sample::select(vec![windowed as fn() -> Transformer, full, mixed])
 }
 
 /// Tokens that repeat no pattern; another `salt` gives others.

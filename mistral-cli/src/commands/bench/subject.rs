@@ -83,9 +83,9 @@ impl Subject {
         // A batch goes on from round to round; a single sequence starts anew.
         let rounds = if args.batch.get() > 1 { args.repeat.get() } else { 1 };
         let tokens = args.prompt.get() + rounds * args.generated.get();
-        let (position, context_len) = (args.depth, config.context_len);
-        match config.window.size() {
-            None if position + tokens > context_len => {
+        let position = args.depth;
+        match config.cache().limit() {
+            Some(context_len) if position + tokens > context_len => {
                 Err(ModelError::ContextFull { tokens, position, context_len }.into())
             }
             _ => Ok(()),

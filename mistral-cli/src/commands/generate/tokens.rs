@@ -41,6 +41,7 @@ impl<'s, 'm> Tokens<'s, 'm> {
 /// Options of a session whose tokens may be guessed.
 pub(super) fn session_options(args: &GenerateArgs, tokens: usize) -> SessionOptions {
     let options = args.compute.session(args.kv_dtype, tokens);
+    let options = SessionOptions { sinks: args.sinks, ..options };
     match args.speculate {
         None => options,
         Some(_) => {

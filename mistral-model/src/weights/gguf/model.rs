@@ -127,6 +127,7 @@ pub(in crate::weights) fn config(header: &Header) -> Result<(Config, Option<Wind
         // Converters bring the rows of q and k into the order of Mistral's own files.
         rope_layout: RopeLayout::Interleaved,
         window: Window::Full,
+        layer_windows: Vec::new(),
         context_len: keys.need("context_length"),
         tied_embeddings: !header.tensors.contains_key("output.weight"),
         bos_token: token("bos_token_id"),
@@ -169,15 +170,8 @@ pub(crate) fn pieces(header: &Header) -> Result<crate::tokenizer::SentencePieces
     };
     let mut pieces = Vec::new();
     for ((text, score), kind) in texts.zip(numbers).zip(kinds) {
-        let kind = match kind.unsigned() {
-            Some(1) => PieceType::Normal,
-            Some(2) => PieceType::Unknown,
-            Some(3) => PieceType::Control,
-            Some(4) => PieceType::UserDefined,
-            Some(5) => PieceType::Unused,
-            Some(6) => PieceType::Byte,
-            _ => return wrong("token_type", kind.describe(), "1 to 6"),
-        };
+        let known = kind.unsigned().and_then(PieceType::from_number);
+        let Some(kind) = known else { return wrong("token_type", kind.describe(), "1 to 6") };
         let Some(score) = score.float().filter(|score| !score.is_nan()) else {
             return wrong("scores", score.describe(), "numbers");
         };

@@ -7,11 +7,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::TokenizerError;
-use super::pieces::SPACE_MARK;
+use crate::tokenizer::bpe::Prefix;
+use crate::tokenizer::error::TokenizerError;
+use crate::tokenizer::pieces::SPACE_MARK;
 
 /// Bytes accepted: the largest tokenizer.json of a Mistral has 17 MB.
-pub(super) const MAX_BYTES: u64 = 32 << 20;
+pub(in crate::tokenizer) const MAX_BYTES: u64 = 32 << 20;
 
 /// Levels of brackets accepted: real files have six.
 const MAX_DEPTH: usize = 32;
@@ -25,8 +26,20 @@ pub(super) struct Outline {
     pub(super) unknown: Option<String>,
     /// Whether pieces `<0x00>` to `<0xFF>` stand for bytes.
     pub(super) byte_fallback: bool,
+    /// Whether several unknown characters in a row are one unknown piece.
+    pub(super) fuse_unknown: bool,
     /// Whether encoding puts a space before the text, which decoding then drops.
     pub(super) space_before_text: bool,
+    /// What is done to a text before it is merged, if that is no more than SentencePiece does.
+    pub(super) marking: Option<Marking>,
+}
+
+/// What is done to a text before it is merged as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Marking {
+    pub(super) prefix: Prefix,
+    /// Whether spaces become marks.
+    pub(super) spaces: bool,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +61,8 @@ struct Model {
     end_of_word_suffix: Option<String>,
     #[serde(default)]
     byte_fallback: bool,
+    fuse_unk: Option<bool>,
+    ignore_merges: Option<bool>,
 }
 
 impl Outline {
@@ -59,19 +74,22 @@ impl Outline {
             serde_json::from_slice(json).map_err(|source| TokenizerError::Json { source })?;
         file.model.check()?;
         check_decoder(file.decoder.as_ref())?;
-        let prepended = check_normalizer(file.normalizer.as_ref())?;
+        let normalizer = check_normalizer(file.normalizer.as_ref())?;
         let metaspace = check_pre_tokenizer(file.pre_tokenizer.as_ref())?;
+        let whole_words_first = file.model.ignore_merges == Some(true);
         Ok(Self {
             bos: file.post_processor.as_ref().and_then(bos_of),
             unknown: file.model.unk_token,
             byte_fallback: file.model.byte_fallback,
-            space_before_text: prepended || metaspace,
+            fuse_unknown: file.model.fuse_unk == Some(true),
+            space_before_text: normalizer.prepends > 0 || metaspace.prepends,
+            marking: normalizer.with(&metaspace).filter(|_| !whole_words_first),
         })
     }
 }
 
 /// Refuses more bytes than a tokenizer has.
-pub(super) fn check_size(found: u64) -> Result<(), TokenizerError> {
+fn check_size(found: u64) -> Result<(), TokenizerError> {
     if found > MAX_BYTES {
         return Err(TokenizerError::TooLong { found, limit: MAX_BYTES });
     }
@@ -149,34 +167,69 @@ fn is_mark(value: &Value) -> bool {
     value.as_str() == Some(SPACE_MARK.encode_utf8(&mut buffer))
 }
 
-/// Whether a mark is put before the text.
-fn check_normalizer(normalizer: Option<&Value>) -> Result<bool, TokenizerError> {
-    let mut prepends = false;
+/// What the steps of a normalizer do.
+#[derive(Debug, Default)]
+struct Normalizer {
+    /// Marks put before the text.
+    prepends: usize,
+    /// Whether spaces become marks.
+    replaces: bool,
+}
+
+impl Normalizer {
+    /// What is done to a text that is merged as a whole.
+    fn with(&self, metaspace: &Metaspace) -> Option<Marking> {
+        let prefix = match self.prepends {
+            0 if metaspace.prepends => Prefix::MarkUnlessThere,
+            0 => Prefix::None,
+            1 => Prefix::Mark,
+            _ => return None,
+        };
+        let spaces = self.replaces || metaspace.steps > 0;
+        (metaspace.steps < 2 && !metaspace.splits).then_some(Marking { prefix, spaces })
+    }
+}
+
+fn check_normalizer(normalizer: Option<&Value>) -> Result<Normalizer, TokenizerError> {
+    let mut found = Normalizer::default();
     for step in steps(normalizer, "normalizers") {
         match step["type"].as_str() {
-            Some("Prepend") if is_mark(&step["prepend"]) => prepends = true,
-            Some("Replace") if step["pattern"]["String"] == " " && is_mark(&step["content"]) => {}
+            Some("Prepend") if is_mark(&step["prepend"]) => found.prepends += 1,
+            Some("Replace") if step["pattern"]["String"] == " " && is_mark(&step["content"]) => {
+                found.replaces = true;
+            }
             _ => {
                 let expected = "Prepend of U+2581 and Replace of spaces by U+2581, or null";
                 return Err(unsupported("normalizer", step, expected));
             }
         }
     }
-    Ok(prepends)
+    Ok(found)
 }
 
-/// Whether a mark is put before the text.
-fn check_pre_tokenizer(pre_tokenizer: Option<&Value>) -> Result<bool, TokenizerError> {
-    let mut prepends = false;
+/// What the steps of a pre-tokenizer do.
+#[derive(Debug, Default)]
+struct Metaspace {
+    steps: usize,
+    /// A mark is put before a text that does not begin with one.
+    prepends: bool,
+    /// Words are merged one by one.
+    splits: bool,
+}
+
+fn check_pre_tokenizer(pre_tokenizer: Option<&Value>) -> Result<Metaspace, TokenizerError> {
+    let mut found = Metaspace::default();
     for step in steps(pre_tokenizer, "pretokenizers") {
         if step["type"] != "Metaspace" || !is_mark(&step["replacement"]) {
             let expected = "Metaspace with U+2581, or null";
             return Err(unsupported("pre_tokenizer", step, expected));
         }
+        found.steps += 1;
         // Older files say `add_prefix_space`; without either, the default is to prepend.
-        prepends |= step["prepend_scheme"] != "never" && step["add_prefix_space"] != false;
+        found.prepends |= step["prepend_scheme"] != "never" && step["add_prefix_space"] != false;
+        found.splits |= step["split"] != false;
     }
-    Ok(prepends)
+    Ok(found)
 }
 
 fn check_decoder(decoder: Option<&Value>) -> Result<(), TokenizerError> {
@@ -226,7 +279,9 @@ mod tests {
         let sequence = r#", "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"},
             {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}"#;
-        assert!(Outline::of(&file(sequence)).unwrap().space_before_text);
+        let outline = Outline::of(&file(sequence)).unwrap();
+        assert!(outline.space_before_text);
+        assert_eq!(outline.marking, Some(Marking { prefix: Prefix::Mark, spaces: true }));
         for (scheme, expected) in [("first", true), ("always", true), ("never", false)] {
             let metaspace = format!(
                 r#", "pre_tokenizer": {{"type": "Metaspace", "replacement": "▁",
@@ -234,6 +289,10 @@ mod tests {
             );
             let outline = Outline::of(&file(&metaspace)).unwrap();
             assert_eq!(outline.space_before_text, expected, "{scheme}");
+            let prefix = if expected { Prefix::MarkUnlessThere } else { Prefix::None };
+            assert_eq!(outline.marking, Some(Marking { prefix, spaces: true }), "{scheme}");
+            let split = metaspace.replace("\"split\": false", "\"split\": true");
+            assert_eq!(Outline::of(&file(&split)).unwrap().marking, None, "{scheme}");
         }
     }
 

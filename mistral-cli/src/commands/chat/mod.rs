@@ -1,0 +1,157 @@
+//! `mistral chat`: a conversation, line by line.
+
+mod lines;
+mod order;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use mistral_model::chat::{ChatRequest, Conversation, Message, ReplyEnd};
+use mistral_model::generate::StopStrings;
+use mistral_model::{Session, SessionOptions, Transformer};
+
+use self::lines::Lines;
+use self::order::Order;
+use super::print;
+use crate::args::ChatArgs;
+use crate::failure::Failure;
+use crate::input;
+use crate::interrupt::Interrupt;
+use crate::model::ModelSource;
+use crate::output::WholeFile;
+use crate::template;
+
+pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
+    // Everything that can be wrong with the options, before the weights are read.
+    args.sampling.sampler()?;
+    let source = ModelSource::new(args.model.as_deref());
+    let tokenizer = source.tokenizer()?;
+    let format = template::format(&tokenizer, args.model.as_deref(), args.template.template)?;
+    let stops = args.stop.iter().map(String::as_str).chain(format.stop_strings().iter().copied());
+    let stops = StopStrings::new(stops)?;
+    let request = match &args.load {
+        Some(path) => load(path)?,
+        None => opening(args.system.as_deref(), args.guardrail),
+    };
+    let lines = Lines::open(args.history.as_deref())?;
+
+    let model = source.load(args.compute.open.options())?;
+    let options = SessionOptions {
+        // A window that has turned over can still take back an answer.
+        rewind_slack: args.max_tokens.min(4096),
+        ..args.compute.session(args.kv_dtype, usize::MAX)
+    };
+    let session = Session::new(&model, options)?;
+    let chat = Conversation::new(&*format, session, request, stops);
+    let system = args.system.clone();
+    Talk { args, chat, system, interrupt: Interrupt::listen()? }.run(lines)
+}
+
+/// A conversation before anybody has spoken.
+fn opening(system: Option<&str>, guardrail: bool) -> ChatRequest {
+    let request = ChatRequest::new(system.map(Message::system).into_iter().collect::<Vec<_>>());
+    if guardrail { request.guarded() } else { request }
+}
+
+/// A conversation from a file.
+fn load(path: &Path) -> Result<ChatRequest, Failure> {
+    let text = input::file(path)?;
+    let path = path.to_owned();
+    ChatRequest::from_json(&text).map_err(|source| Failure::NoConversation { path, source })
+}
+
+/// Two that talk.
+struct Talk<'a> {
+    args: &'a ChatArgs,
+    chat: Conversation<'a, &'a Transformer>,
+    /// Instructions, the guardrail aside.
+    system: Option<String>,
+    interrupt: Interrupt,
+}
+
+impl Talk<'_> {
+    /// Goes on until the lines end.
+    fn run(mut self, mut lines: Lines) -> Result<(), Failure> {
+        while let Some(line) = lines.next()? {
+            let done = match Order::from_line(&line) {
+                None => Ok(()),
+                Some(Order::Quit) => break,
+                Some(order) => self.obey(order),
+            };
+            match done {
+                // What went wrong ends one turn, and not the conversation.
+                Err(failure) if !failure.is_output() => failure.report(),
+                done => done?,
+            }
+        }
+        lines.close()
+    }
+
+    fn obey(&mut self, order: Order<'_>) -> Result<(), Failure> {
+        match order {
+            Order::Say(text) => self.answer(text),
+            Order::Help => print(order::HELP),
+            Order::Reset => {
+                self.reset();
+                Ok(())
+            }
+            Order::System(text) => {
+                self.system = Some(text.to_owned()).filter(|text| !text.is_empty());
+                self.reset();
+                Ok(())
+            }
+            Order::Save(path) => {
+                let mut file = WholeFile::create(Path::new(path))?;
+                file.write(format!("{}\n", self.chat.request().to_json()).as_bytes())?;
+                file.commit()
+            }
+            Order::Load(path) => {
+                *self.chat.request_mut() = load(Path::new(path))?;
+                Ok(())
+            }
+            Order::Unknown(name) => {
+                note(&format!("there is no {name}: /help lists the commands"));
+                Ok(())
+            }
+            Order::Incomplete(usage) => {
+                note(&format!("expected {usage}"));
+                Ok(())
+            }
+            Order::Quit => Ok(()),
+        }
+    }
+
+    /// Forgets what was said.
+    fn reset(&mut self) {
+        *self.chat.request_mut() = opening(self.system.as_deref(), self.args.guardrail);
+    }
+
+    /// Shows the answer to a message as it comes.
+    fn answer(&mut self, text: &str) -> Result<(), Failure> {
+        self.interrupt.forget();
+        let sampler = self.args.sampling.sampler()?;
+        let mut reply = self.chat.say(Message::user(text), sampler, self.args.max_tokens)?;
+        let mut shown = Ok(());
+        while !self.interrupt.pressed()
+            && shown.is_ok()
+            && let Some(part) = reply.next()
+        {
+            shown = match part {
+                Ok(part) => print(&part.text),
+                Err(error) => Err(error.into()),
+            };
+        }
+        let end = reply.finish();
+        print("\n")?;
+        if end == ReplyEnd::ContextFull {
+            note("the model's context is full: /reset starts anew");
+        }
+        shown
+    }
+}
+
+/// Something to know, beside the answers.
+fn note(text: &str) {
+    // If nobody listens, nobody wants to know.
+    let _ = writeln!(io::stderr(), "note: {text}");
+}

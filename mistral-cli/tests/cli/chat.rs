@@ -1,0 +1,183 @@
+//! `mistral chat`, its lines coming from a file.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::program::{Run, arg, configure, copy_of, demo, mistral, mistral_with_stdin};
+
+const ARGS: [&str; 3] = ["chat", "--max-tokens", "12"];
+
+fn chat(more: &[&str], lines: &str) -> Run {
+    mistral_with_stdin(&[&ARGS[..], more].concat(), lines.as_bytes())
+}
+
+/// The conversation in a file that /save has written.
+fn saved(path: &Path) -> Vec<Value> {
+    let conversation: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    conversation["messages"].as_array().unwrap().clone()
+}
+
+#[test]
+fn each_line_is_answered_and_nothing_else_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.json");
+    let lines = format!("Who lived in the wood?\n\n  \nAnd then?\n/save {}\n", arg(&file));
+    let text = chat(&[], &lines).text();
+    let messages = saved(&file);
+    let roles: Vec<_> = messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
+    let answer = |index: usize| messages[index]["content"].as_str().unwrap();
+    assert_eq!((answer(0), answer(2)), ("Who lived in the wood?", "And then?"));
+    assert_eq!(text, format!("{}\n{}\n", answer(1), answer(3)));
+}
+
+#[test]
+fn the_same_lines_have_the_same_answers_for_any_chunk_and_threads() {
+    let lines = "Who lived in the wood?\nAnd then?\nWhat did the fox say to the goose?\n";
+    let text = chat(&[], lines).text();
+    assert_eq!(chat(&["--chunk", "3", "--threads", "1"], lines).text(), text);
+    assert_ne!(chat(&["--seed", "5", "--temperature", "2"], lines).text(), text);
+}
+
+#[test]
+fn a_loaded_conversation_goes_on_where_it_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my chat.json");
+    let path = arg(&file);
+    let whole = chat(&[], "Who lived there?\nAnd then?\nWhy?\n").text();
+    let first = chat(&[], &format!("Who lived there?\nAnd then?\n/save {path}\n")).text();
+    let rest = whole.strip_prefix(&first).unwrap();
+    assert_eq!(chat(&["--load", path], "Why?\n").text(), rest);
+    let later = chat(&[], &format!("Something else\n/load {path}\nWhy?\n")).text();
+    assert!(later.ends_with(&format!("\n{rest}")), "{later}");
+}
+
+#[test]
+fn reset_forgets_and_system_instructs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.json");
+    let one = chat(&[], "Who lived there?\n").text();
+    let two = chat(&[], "Who lived there?\n/reset\nWho lived there?\n").text();
+    assert_eq!(two, one.repeat(2));
+    let lines = format!("Hi\n/system Be brief.\nHello\n/save {}\n", arg(&file));
+    chat(&["--guardrail"], &lines).text();
+    let messages = saved(&file);
+    assert!(messages[0]["content"].as_str().unwrap().starts_with("Always assist with care"));
+    assert_eq!(messages[1], json!({"role": "system", "content": "Be brief."}));
+    assert_eq!(messages[2], json!({"role": "user", "content": "Hello"}));
+    assert_eq!(messages.len(), 4);
+}
+
+#[test]
+fn help_lists_the_commands_and_quit_leaves() {
+    let text = chat(&[], "/help\n/quit\nNever answered\n").text();
+    for command in ["/help", "/reset", "/system TEXT", "/save FILE", "/load FILE", "/quit"] {
+        assert!(text.contains(command), "{command}");
+    }
+    assert!(text.ends_with("Ctrl-C stops an answer.\n"));
+}
+
+#[test]
+fn what_goes_wrong_in_a_turn_is_told_and_the_conversation_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broken.json");
+    fs::write(&file, r#"{"messages": [{"role": "robot", "content": "x"}]}"#).unwrap();
+    let lines = format!("/fly\n/save\n/load none.json\n/load {}\nHi\n", arg(&file));
+    let run = chat(&[], &lines);
+    assert_eq!(run.code, Some(0));
+    assert_eq!(run.stdout, chat(&[], "Hi\n").text());
+    for part in [
+        "note: there is no /fly",
+        "note: expected /save FILE",
+        "error: cannot read none.json",
+        "broken.json holds no conversation",
+        "messages.0.role is \"robot\", expected system, user, assistant or tool",
+    ] {
+        assert!(run.stderr.contains(part), "{part:?} is not in:\n{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_folders_own_template_is_used_unless_it_is_mistrals() {
+    let folder = copy_of(&demo());
+    let answer = |template: &str, more: &[&str]| {
+        fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        chat(&[&["--model", arg(folder.path())], more].concat(), "Who lived there?\n")
+    };
+    let plain = chat(&[], "Who lived there?\n").text();
+    let own = "{{ bos_token }}{% for m in messages %}Tale: {{ m.content }}\n{% endfor %}";
+    let other = answer(own, &[]).text();
+    assert_ne!(other, plain);
+    assert_eq!(answer(&own.replace("Tale", "[INST]"), &[]).text(), plain);
+    assert_eq!(answer(own, &["--template", "plain"]).text(), plain);
+    assert_eq!(answer(own, &["--template", "jinja"]).text(), other);
+    let broken = answer("{% for %}", &[]);
+    assert_eq!(broken.code, Some(2));
+    assert!(broken.stderr.contains("no Jinja that can be run"), "{}", broken.stderr);
+    let none = mistral(&[&ARGS[..], &["--template", "jinja"]].concat()).refusal();
+    assert!(none.contains("choose another template than jinja"), "{none}");
+}
+
+#[test]
+fn a_full_context_is_told_with_the_cure() {
+    let folder = copy_of(&demo());
+    configure(folder.path(), json!({"sliding_window": null, "max_position_embeddings": 24}));
+    let model = ["--model", arg(folder.path()), "--max-tokens", "100"];
+    let run = mistral_with_stdin(&[&["chat"][..], &model].concat(), b"A\nAnd then?\n/reset\nB\n");
+    assert_eq!(run.code, Some(0));
+    assert!(
+        run.stderr.contains("the model's context is full: /reset starts anew"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("exceed the context of 24"), "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count(), 2);
+}
+
+#[test]
+fn bad_options_are_refused_before_anything_is_read() {
+    for (args, part) in [
+        (&["--template", "v9"][..], "no chat template is called \"v9\""),
+        (&["--temperature", "-1"], "temperature is -1"),
+        (&["--stop", ""], "stop string"),
+        (&["--load", "none.json"], "cannot read none.json"),
+    ] {
+        let run = mistral(&[&ARGS[..], args].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(run.stderr.contains(part), "{part:?} is not in:\n{}", run.stderr);
+    }
+    let error = mistral(&[&ARGS[..], &["--template", "v3-7b"]].concat()).refusal();
+    assert!(error.contains("no control piece [INST]"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_the_answer_and_not_the_program() {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+
+    let folder = copy_of(&demo());
+    // No piece that ends a text: the answer would never end.
+    configure(folder.path(), json!({"eos_token_id": 3071}));
+    let file = folder.path().join("chat.json");
+    let args = ["chat", "--model", arg(folder.path()), "--max-tokens", "1000000"];
+    let mut command = super::program::command(&args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    stdin.write_all(b"Tell me a tale\n").unwrap();
+    let mut first = [0];
+    stdout.read_exact(&mut first).unwrap();
+    super::program::interrupt(&child);
+    stdin.write_all(format!("/save {}\n", arg(&file)).as_bytes()).unwrap();
+    drop(stdin);
+    let mut text = first.to_vec();
+    stdout.read_to_end(&mut text).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let messages = saved(&file);
+    let said = messages[1]["content"].as_str().unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), format!("{said}\n"));
+}
