@@ -144,8 +144,10 @@ fn what_is_not_its_own_output_is_refused_and_left_alone() {
     let (from, to) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
     let args = ["generate", "--batch", arg(&from), "--out", arg(&to), "--max-tokens", "20"];
     // Other options, and another input.
-    let error = mistral(&[&args[..], &["--seed", "9"]].concat()).refusal();
-    assert!(error.contains("line 1 of"), "{error}");
+    for other in [["--seed", "9"], ["--sinks", "2"], ["--stop", "x"], ["--window", "5"]] {
+        let error = mistral(&[&args[..], &other].concat()).refusal();
+        assert!(error.contains("line 1 of"), "{error}");
+    }
     let changed = input().replace("The king", "The queen");
     let error = mistral_with_stdin(
         &[&["generate", "--batch", "-"], &args[3..]].concat(),

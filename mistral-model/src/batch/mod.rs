@@ -131,7 +131,11 @@ impl<M: Borrow<Transformer>> Batch<M> {
     ///
     /// # Errors
     ///
-    /// [`ModelError::BatchFull`]: more tokens than there is memory for. Nothing is appended.
+    /// For all of them, and nothing is appended:
+    ///
+    /// - [`ModelError::BatchFull`]: more tokens than there is memory for.
+    /// - [`ModelError::OutOfMemory`]: none for the logits, or the addends of adapters. (In the
+    ///   second case a session whose window has moved on may want a [`reset`](Session::reset).)
     ///
     /// For one session:
     ///
@@ -183,8 +187,14 @@ impl<M: Borrow<Transformer>> Batch<M> {
         let buffers = Buffers { scratch: &mut self.scratch, logits: &mut self.logits };
         let model = (model, runs.as_slice());
         let done = threads::enter(|| forward(model, &self.tokens, &mut members, buffers));
-        let ends = members.into_iter().map(Member::end).collect();
-        done?;
+        let ends: Vec<_> = members.into_iter().map(|member| member.end(done.is_ok())).collect();
+        if let Err(error) = done {
+            let took_part = turns.iter_mut().zip(&checked).filter(|(_, checked)| checked.is_ok());
+            for ((turn, _), _) in took_part.zip(ends).filter(|(_, end)| end.half_done) {
+                turn.session.interrupt();
+            }
+            return Err(error);
+        }
         self.hand_out(turns, checked, ends)
     }
 

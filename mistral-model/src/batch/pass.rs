@@ -36,9 +36,9 @@ pub(super) struct Member<'a> {
 }
 
 impl Member<'_> {
-    /// Takes back what was begun, if it was not finished.
-    pub(super) fn end(self) -> End {
-        let whole = self.cache.position() == self.position + self.tokens && self.error.is_none();
+    /// Takes back what was begun, if it or the pass went wrong.
+    pub(super) fn end(self, pass_went_well: bool) -> End {
+        let whole = pass_went_well && self.error.is_none();
         let half_done = !whole && !self.cache.undo_chunk(self.position);
         End { error: self.error, half_done, logits: self.logits }
     }

@@ -132,13 +132,14 @@ impl<M: Borrow<Transformer> + Clone> Scheduler<M> {
     /// # Errors
     ///
     /// - [`ModelError::EmptyPrompt`], [`ModelError::UnknownToken`]: the prompt is wrong.
+    /// - [`ModelError::Adapter`]: an adapter was opened for a model of other sizes.
     /// - [`ModelError::ContextFull`]: the prompt is longer than the context.
     /// - [`ModelError::CacheBudget`]: it would never fit into `max_cache_bytes`.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, ModelError> {
         self.enqueue(request, false)
     }
 
-    /// Computes a prefix and keeps it for prompts that begin with it, until it is
+    /// Computes a prefix, without adapters, and keeps it for prompts that begin with it, until it is
     /// [cancelled](Self::cancel). It writes nothing.
     ///
     /// # Errors
@@ -156,6 +157,7 @@ impl<M: Borrow<Transformer> + Clone> Scheduler<M> {
             return Err(ModelError::EmptyPrompt);
         }
         model.check_tokens(&request.prompt)?;
+        request.adapters.iter().try_for_each(|adapter| adapter.check(model.config()))?;
         let limit = model.config().cache().limit().unwrap_or(usize::MAX);
         if prompt > limit {
             let context_len = model.config().context_len;

@@ -1,9 +1,11 @@
 //! What is asked of a scheduler, and what it answers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::ModelError;
 use crate::generate::Sampler;
+use crate::weights::Adapter;
 
 /// A prompt, and how to go on with it.
 ///
@@ -27,13 +29,22 @@ pub struct Request {
     pub stop_tokens: Vec<u32>,
     /// Go on behind tokens that end a sequence (`eos_tokens` of the configuration). Default false.
     pub ignore_eos: bool,
+    /// What is added to the model's projections, for this request alone. Default nothing. Prefixes
+    /// are shared among requests with the very same ones.
+    pub adapters: Vec<Arc<Adapter>>,
 }
 
 impl Request {
     /// A request with the defaults.
     pub fn new(prompt: impl Into<Vec<u32>>, sampler: Sampler) -> Self {
-        let prompt = prompt.into();
-        Self { prompt, sampler, max_tokens: 256, stop_tokens: Vec::new(), ignore_eos: false }
+        Self {
+            prompt: prompt.into(),
+            sampler,
+            max_tokens: 256,
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
+            adapters: Vec::new(),
+        }
     }
 
     /// Writes at most so many tokens.
@@ -44,6 +55,12 @@ impl Request {
     /// Ends before any of these tokens.
     pub fn stop_at(self, tokens: impl Into<Vec<u32>>) -> Self {
         Self { stop_tokens: tokens.into(), ..self }
+    }
+
+    /// Adds an adapter's addends to the model's projections.
+    pub fn with_adapter(mut self, adapter: Arc<Adapter>) -> Self {
+        self.adapters.push(adapter);
+        self
     }
 
     /// Goes on behind tokens that end a sequence.

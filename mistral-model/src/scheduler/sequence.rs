@@ -2,12 +2,14 @@
 
 use std::borrow::Borrow;
 use std::mem;
+use std::sync::Arc;
 
 use super::request::{Finish, Request, RequestId};
 use crate::batch::{LogitsOf, Turn};
 use crate::error::ModelError;
-use crate::session::Session;
+use crate::session::{Session, SessionOptions};
 use crate::transformer::Transformer;
+use crate::weights::Adapter;
 
 /// Common first tokens that are worth waiting for.
 const WORTH_SHARING: usize = 16;
@@ -64,8 +66,24 @@ impl<M: Borrow<Transformer> + Clone> Sequence<M> {
         self.session.is_some()
     }
 
-    pub(super) fn start(&mut self, session: Session<M>) {
-        self.session = Some(session);
+    /// Begins with nothing.
+    pub(super) fn start_empty(
+        &mut self,
+        model: M,
+        options: SessionOptions,
+    ) -> Result<(), ModelError> {
+        // A batch has the memory for passes.
+        let session = Session::with_buffers(model, options, 1)?;
+        self.session = Some(session.in_batches_with(&self.request.adapters));
+        Ok(())
+    }
+
+    /// Begins with the first `len` tokens of another's text.
+    pub(super) fn start_as(&mut self, donor: &Self, len: usize) -> Result<(), ModelError> {
+        if let Some(session) = &donor.session {
+            self.session = Some(session.fork_at(len)?);
+        }
+        Ok(())
     }
 
     /// Tokens of the text that are in the cache.
@@ -109,6 +127,9 @@ impl<M: Borrow<Transformer> + Clone> Sequence<M> {
         let prompt = &self.text[..self.text.len().saturating_sub(1)];
         let (mut longest, mut start) = (WORTH_SHARING - 1, Start::Empty);
         for (donor, other) in earlier.iter().enumerate() {
+            if !same(&self.request.adapters, &other.request.adapters) {
+                continue;
+            }
             // What it has not written yet is faster read than waited for.
             let known = other.position().max(other.text.len() - other.written);
             let pairs = prompt.iter().zip(&other.text[..known]);
@@ -126,12 +147,6 @@ impl<M: Borrow<Transformer> + Clone> Sequence<M> {
             }
         }
         start
-    }
-
-    /// A session that has the first `len` tokens of the text.
-    pub(super) fn branch(&self, len: usize) -> Result<Session<M>, ModelError> {
-        // Only what has started is ever chosen as a donor.
-        self.session.as_ref().ok_or(ModelError::EmptyPrompt)?.fork_at(len)
     }
 
     /// What it does in the next pass.
@@ -176,4 +191,9 @@ impl<M: Borrow<Transformer> + Clone> Sequence<M> {
         };
         Ok(Advance { token: Some(token), finish })
     }
+}
+
+/// Whether these are the very same adapters, in the same order.
+fn same(some: &[Arc<Adapter>], others: &[Arc<Adapter>]) -> bool {
+    some.len() == others.len() && some.iter().zip(others).all(|(a, b)| Arc::ptr_eq(a, b))
 }

@@ -8,7 +8,6 @@ use super::sequence::{Sequence, Start};
 use super::shares::shares;
 use super::{Scheduler, Waiting};
 use crate::error::ModelError;
-use crate::session::Session;
 use crate::transformer::Transformer;
 
 impl<M: Borrow<Transformer> + Clone> Scheduler<M> {
@@ -74,21 +73,18 @@ impl<M: Borrow<Transformer> + Clone> Scheduler<M> {
             if sequence.has_started() {
                 continue;
             }
-            let session = match sequence.start_among(earlier) {
-                Start::Empty => Session::with_buffers(self.model.clone(), self.options.session, 1),
-                Start::Branch { donor, len } => earlier[donor].branch(len),
+            let started = match sequence.start_among(earlier) {
+                Start::Empty => sequence.start_empty(self.model.clone(), self.options.session),
+                Start::Branch { donor, len } => sequence.start_as(&earlier[donor], len),
                 Start::Wait { donor, len } => {
                     earlier[donor].pause_at = earlier[donor].pause_at.min(len);
                     continue;
                 }
             };
-            match session {
-                Ok(session) => sequence.start(session),
-                Err(error) => {
-                    index -= 1;
-                    let id = self.running.remove(index).id;
-                    self.tell(id, Progress::Failed(error));
-                }
+            if let Err(error) = started {
+                index -= 1;
+                let id = self.running.remove(index).id;
+                self.tell(id, Progress::Failed(error));
             }
         }
     }

@@ -37,6 +37,13 @@ impl<M: Borrow<Transformer>> Session<M> {
         Ok(self)
     }
 
+    /// As [`with_adapter`](Self::with_adapter) for each of some adapters that fit the model, in an
+    /// empty session that only takes part in batches: these have the memory for addends.
+    pub(crate) fn in_batches_with(mut self, adapters: &[Arc<Adapter>]) -> Self {
+        self.adapters.extend_from_slice(adapters);
+        self
+    }
+
     /// The session's adapters, in the order in which their addends are added.
     pub fn adapters(&self) -> &[Arc<Adapter>] {
         &self.adapters

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use mistral_model::scheduler::Progress;
 use mistral_model::{
-    Adapter, AdapterError, Batch, Config, DType, ModelError, Session, SessionOptions, Transformer,
-    WeightFormat, Window,
+    Adapter, AdapterError, Batch, Config, DType, ModelError, Request, Sampler, Scheduler,
+    SchedulerOptions, Session, SessionOptions, Transformer, WeightFormat, Window,
 };
 use serde_json::json;
 
@@ -65,6 +66,46 @@ fn sessions_with_different_adapters_and_none_are_decoded_together_as_alone() {
             }
         }
     }
+}
+
+#[test]
+fn requests_with_different_adapters_share_passes_and_only_their_own_prefixes() {
+    let config = config();
+    let open = |seed| Peft::random(&config, &ALL, 4, seed).open(&config);
+    let (a, b) = (open(1), open(2));
+    let model = Transformer::random(&config, WeightFormat::Q8_0, 11).unwrap();
+    let mut scheduler = Scheduler::new(&model, SchedulerOptions::default()).unwrap();
+    let prompt = tokens(30);
+    let (mut expected, mut ids) = (Vec::new(), Vec::new());
+    for adapters in [vec![&a], vec![], vec![&b], vec![&a], vec![&b, &a], vec![]] {
+        let mut session = Session::new(&model, SessionOptions::default()).unwrap();
+        let mut request = Request::new(prompt.clone(), Sampler::greedy()).max_tokens(8);
+        for adapter in adapters {
+            session = session.with_adapter(Arc::clone(adapter)).unwrap();
+            request = request.with_adapter(Arc::clone(adapter));
+        }
+        let text = session.generate(&prompt, Sampler::greedy()).unwrap().ignore_eos();
+        expected.push(text.take(8).map(Result::unwrap).collect::<Vec<u32>>());
+        ids.push(scheduler.submit(request.ignore_eos()).unwrap());
+    }
+    assert_ne!(expected[0], expected[1]);
+    let mut written = vec![Vec::new(); ids.len()];
+    while !scheduler.is_idle() {
+        for event in scheduler.step().unwrap() {
+            let which = ids.iter().position(|id| *id == event.request).unwrap();
+            if let Progress::Token(token) = event.progress {
+                written[which].push(token);
+            }
+        }
+    }
+    assert_eq!(written, expected);
+    // Four prompts are read, two of them for two requests; seven tokens of each are appended.
+    assert_eq!(scheduler.tokens_computed(), 4 * 30 + 2 + 6 * 7);
+
+    let other = Config { hidden_dim: 256, ..config.clone() };
+    let foreign = Peft::random(&other, &ALL, 4, 1).open(&other);
+    let request = Request::new(prompt, Sampler::greedy()).with_adapter(foreign);
+    assert!(matches!(scheduler.submit(request), Err(ModelError::Adapter { .. })));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use mistral_model::{Scheduler, SchedulerOptions, Transformer};
 
 use super::journal::{Journal, digest};
 use super::line::{Settings, Text};
+use super::tokens;
 use crate::args::{GenerateArgs, TokenizerKind};
 use crate::failure::Failure;
 use crate::model::{self, ModelSource};
@@ -32,14 +33,15 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     }
     let checkpoint = source.checkpoint(args.compute.open.options())?;
     let constraint = args.constraint.read(&tokenizer, &checkpoint.config().eos_tokens)?;
+    let adapter = args.adapter.open(checkpoint.config())?;
     let model = model::load(&checkpoint)?;
     let options = SchedulerOptions {
-        session: args.compute.session(args.kv_dtype, usize::MAX),
+        session: tokens::session_options(args, usize::MAX),
         max_running: args.parallel.get(),
         ..SchedulerOptions::default()
     };
     let mut work = Work {
-        settings: Settings { args, tokenizer: &tokenizer, constraint },
+        settings: Settings { args, tokenizer: &tokenizer, constraint, adapter },
         scheduler: Scheduler::new(&model, options)?,
         lines: lines.iter().copied().enumerate().skip(journal.lines()).collect(),
         texts: HashMap::new(),
@@ -59,7 +61,8 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
 /// The options that an answer depends on.
 fn fingerprint(args: &GenerateArgs) -> String {
     let open = args.compute.open;
-    let model = (&args.model, open.weights, open.window.map(|window| window.0));
+    let window = (open.window.map(|window| window.0), args.sinks);
+    let model = (&args.model, &args.adapter, args.tokenizer, open.weights, window);
     let ends = (args.max_tokens, &args.stop, &args.stop_token, args.ignore_eos);
     format!("{model:?} {:?} {:?} {:?} {ends:?}", args.kv_dtype, args.sampling, args.constraint)
 }

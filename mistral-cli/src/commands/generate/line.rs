@@ -1,11 +1,12 @@
 //! A line of a batch: what it asks for, and what is answered.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use mistral_model::generate::{Constraint, StopStrings, TextStream};
 use mistral_model::scheduler::Finish;
 use mistral_model::tokenizer::TokenizerError;
-use mistral_model::{Request, SamplerOptions, Tokenizer};
+use mistral_model::{Adapter, Request, SamplerOptions, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,6 +57,7 @@ pub(super) struct Settings<'t> {
     pub(super) tokenizer: &'t Tokenizer,
     /// What every text is held to.
     pub(super) constraint: Option<Constraint>,
+    pub(super) adapter: Option<Arc<Adapter>>,
 }
 
 /// A request, and what was written for it.
@@ -95,7 +97,7 @@ impl<'t> Text<'t> {
         settings: &Settings<'t>,
         line: &Line,
     ) -> Result<(Request, TextStream<'t>, StopStrings), Failure> {
-        let Settings { args, tokenizer, constraint } = settings;
+        let Settings { args, tokenizer, constraint, adapter } = settings;
         let prompt = model::encode(tokenizer, &line.prompt)?;
         let stream = TextStream::after(tokenizer, &prompt)?;
         let stops = StopStrings::new(line.stop.as_ref().unwrap_or(&args.stop))?;
@@ -107,6 +109,7 @@ impl<'t> Text<'t> {
         let request = Request::new(prompt, sampler).max_tokens(max_tokens);
         let mut request = request.stop_at(args.stop_token.as_slice());
         request.ignore_eos = args.ignore_eos;
+        request.adapters.extend(adapter.clone());
         Ok((request, stream, stops))
     }
 

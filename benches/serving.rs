@@ -1,0 +1,163 @@
+//! What company and guesses bring: rows in a pass, sequences in a batch, speculation.
+//!
+//! Every line compares two ways of doing the same, taken in turns, and prints the median of the
+//! ratios of such pairs: what else the machine does hits both.
+#![allow(clippy::unwrap_used)] // a bench may panic
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use mistral_model::generate::{
+    DraftModel, Drafter, PromptLookup, SpeculationOptions, SpeculationStats, SpeculativeGenerator,
+};
+use mistral_model::{
+    Batch, Config, LogitsOf, Sampler, SamplerOptions, Session, SessionOptions, Tokenizer,
+    Transformer, Turn, WeightFormat,
+};
+
+/// Pairs of measurements.
+const ROUNDS: usize = 9;
+/// Layers of the 7B shape: far more than any cache holds.
+const LAYERS: usize = 4;
+
+fn main() {
+    // `cargo test --benches` runs it as well, and wants to know only whether it compiles.
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    for format in [WeightFormat::BF16, WeightFormat::Q8_0, WeightFormat::Q4K] {
+        let config = Config { n_layers: LAYERS, ..Config::mistral_7b_v01() };
+        let model = Transformer::random(&config, format, 1).unwrap();
+        rows(&model, &format.to_string());
+        sequences(&model, &format.to_string());
+    }
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mistral-cli/demo");
+    let model = Transformer::open(demo.join("model")).unwrap();
+    rows(&model, "demo");
+    sequences(&model, "demo");
+    let tokenizer = Tokenizer::open(demo.join("model")).unwrap();
+    let corpus = fs::read_to_string(demo.join("corpus/valid.txt")).unwrap();
+    let tale = corpus.get(..600).unwrap();
+    let said_twice = format!("{tale}\n\n{tale}\n\n{}", &tale[..120]);
+    for (name, text) in [("ordinary", tale), ("repetitive", said_twice.as_str())] {
+        let prompt = tokenizer.encode(text).unwrap();
+        for temperature in [0.0, 0.8] {
+            let name = format!("{name} temperature={temperature}");
+            speculation(&model, &prompt, temperature, &format!("lookup {name}"), PromptLookup::new);
+            let draft = || DraftModel::new(&model, options()).unwrap();
+            speculation(&model, &prompt, temperature, &format!("itself {name}"), draft);
+        }
+    }
+}
+
+fn options() -> SessionOptions {
+    let rewind_slack = SpeculationOptions::default().max_drafts;
+    SessionOptions { rewind_slack, ..SessionOptions::default() }
+}
+
+/// Seconds that something takes.
+fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What more rows in a pass cost: tokens of one sequence, with the logits of all.
+fn rows(model: &Transformer, name: &str) {
+    let mut session = Session::new(model, options()).unwrap();
+    let mut batch = Batch::new(model, 16).unwrap();
+    let mut pass = |rows: usize| {
+        session.reset().unwrap();
+        session.prefill(&[1; 64]).unwrap();
+        let session = &mut session;
+        let turn = Turn { session, tokens: &[5; 16][..rows], logits: LogitsOf::All };
+        seconds(|| {
+            batch
+                .forward(&mut [turn])
+                .unwrap()
+                .into_iter()
+                .for_each(|logits| assert!(logits.is_ok()))
+        })
+    };
+    for rows in [2, 4, 8, 9, 16] {
+        let ratios = (0..ROUNDS).map(|_| {
+            let one = pass(1);
+            pass(rows) / one
+        });
+        let cost = median(ratios.collect());
+        let each = (cost - 1.0) / (rows - 1) as f64;
+        println!("rows/{name}/{rows}: {cost:.2} passes of one row, {each:.2} for each more");
+    }
+}
+
+/// What a batch brings: tokens a second of eight sequences beside those of one.
+fn sequences(model: &Transformer, name: &str) {
+    let start = |seed| {
+        let mut session = Session::new(model, options()).unwrap();
+        session.prefill(&[1, seed, 2]).unwrap();
+        session
+    };
+    let mut sessions: Vec<_> = (0..8).map(start).collect();
+    let mut alone = start(9);
+    let mut batch = Batch::new(model, 8).unwrap();
+    let mut tokens = Vec::new();
+    let ratios = (0..ROUNDS).map(|_| {
+        let one = seconds(|| assert!(alone.decode(5).is_ok()));
+        let eight = seconds(|| {
+            let mut members: Vec<_> = sessions.iter_mut().collect();
+            batch.decode(&mut members, &[5; 8]).unwrap();
+        });
+        tokens.push(8.0 / eight);
+        8.0 * one / eight
+    });
+    let ratio = median(ratios.collect());
+    println!("sequences/{name}/8: {:.1} tokens a second, {ratio:.2} times one", median(tokens));
+}
+
+/// What guesses bring: the time of plain decoding by the time with them.
+fn speculation<D: Drafter>(
+    model: &Transformer,
+    prompt: &[u32],
+    temperature: f32,
+    name: &str,
+    drafter: impl Fn() -> D,
+) {
+    const TOKENS: usize = 256;
+    let mut session = Session::new(model, options()).unwrap();
+    let sampler =
+        Sampler::new(SamplerOptions { temperature, seed: 1, ..Default::default() }).unwrap();
+    let (mut stats, mut ratios) = (SpeculationStats::default(), Vec::new());
+    for _ in 0..ROUNDS {
+        let prefilled = |session: &mut Session<_>| {
+            session.reset().unwrap();
+            session.prefill(prompt).unwrap();
+        };
+        prefilled(&mut session);
+        let plain = seconds(|| {
+            let tokens = session.generate_more(sampler.clone()).unwrap().ignore_eos();
+            assert_eq!(tokens.take(TOKENS).count(), TOKENS);
+        });
+        prefilled(&mut session);
+        let guessed = seconds(|| {
+            let options = SpeculationOptions::default();
+            let (sampler, drafter) = (sampler.clone(), drafter());
+            let tokens = SpeculativeGenerator::new(&mut session, sampler, drafter, options);
+            let mut tokens = tokens.unwrap().ignore_eos();
+            assert_eq!(tokens.by_ref().take(TOKENS).count(), TOKENS);
+            stats = tokens.stats();
+        });
+        ratios.push(plain / guessed);
+    }
+    let SpeculationStats { passes, drafted, accepted } = stats;
+    println!(
+        "speculation/{name}: {:.2} times plain decoding; {TOKENS} tokens in {passes} passes, \
+         {accepted} of {drafted} guesses right",
+        median(ratios)
+    );
+}
