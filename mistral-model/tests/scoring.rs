@@ -109,7 +109,7 @@ proptest! {
         prop_assert_eq!(together.len(), requests.len());
         for (request, found) in requests.iter().zip(&together) {
             assert_close(found, &alone(&model, request));
-            let other = scorer(&model, 100).log_likelihoods(&[request.clone()]).unwrap();
+            let other = scorer(&model, 100).log_likelihoods(std::slice::from_ref(request)).unwrap();
             prop_assert_eq!(bits(&other), bits(std::slice::from_ref(found)));
         }
     }
@@ -172,12 +172,12 @@ fn continuations_of_one_token_make_up_the_whole_distribution() {
 fn a_scorer_forgets_what_its_session_had_read() {
     let model = windowed();
     let request = pair(&[1, 2], &[3, 4]);
-    let fresh = scorer(&model, 8).log_likelihoods(&[request.clone()]).unwrap();
+    let fresh = scorer(&model, 8).log_likelihoods(std::slice::from_ref(&request)).unwrap();
     let mut session = Session::new(&model, options(8)).unwrap();
     session.prefill(&[9, 8, 7]).unwrap();
     let mut scorer = Scorer::new(session).unwrap();
     for _ in 0..2 {
-        assert_eq!(scorer.log_likelihoods(&[request.clone()]).unwrap(), fresh);
+        assert_eq!(scorer.log_likelihoods(std::slice::from_ref(&request)).unwrap(), fresh);
     }
     assert_eq!(scorer.log_likelihoods(&[]).unwrap(), []);
 }
