@@ -53,32 +53,16 @@ pub fn with_window(folder: &str, window: Window) -> Result<Transformer, Box<dyn 
     Ok(Checkpoint::open_with(folder, OpenOptions::new().window(window))?.load()?)
 }
 
-/// Bits that the model needs for each token but the first: `-log2 p(token | those before it)`.
+/// Bits that the model needs for each token that has one before it: `-log2 p(token)`.
 ///
 /// The session goes on from where it stands.
 ///
 /// # Errors
 ///
-/// As [`Session::prefill`]: there is nothing to predict from, or the text does not fit.
+/// As [`Session::prefill`]: there are no tokens, or they do not fit.
 pub fn bits(session: &mut Session<&Transformer>, tokens: &[u32]) -> Result<Vec<f64>, ModelError> {
-    let (inputs, targets) = (&tokens[..tokens.len().saturating_sub(1)], tokens.get(1..));
-    let targets = targets.unwrap_or_default();
-    let mut bits = Vec::with_capacity(targets.len());
-    session.logits_of_all(inputs, |first, logits| -> Result<(), ModelError> {
-        for (row, &target) in logits.outer_iter().zip(&targets[first..]) {
-            bits.push(-log2_probability(row.as_slice().unwrap_or_default(), target as usize));
-        }
-        Ok(())
-    })?;
-    Ok(bits)
-}
-
-/// The logarithm of softmax for one token, in f64: the sum has thousands of terms.
-fn log2_probability(logits: &[f32], target: usize) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let above = |logit: f32| f64::from(logit) - f64::from(largest);
-    let sum: f64 = logits.iter().map(|&logit| above(logit).exp()).sum();
-    (above(logits[target]) - sum.ln()) / std::f64::consts::LN_2
+    let tokens = session.log_probs_of(tokens, 0)?.into_iter().flatten();
+    Ok(tokens.map(|token| -token.log_probability / std::f64::consts::LN_2).collect())
 }
 
 /// The arithmetic mean.

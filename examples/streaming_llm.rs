@@ -44,8 +44,9 @@ impl Reading {
     fn stream(model: &Transformer, sinks: usize, text: &[u32]) -> Result<Self, Box<dyn Error>> {
         let mut session = Session::new(model, SessionOptions { sinks, ..Default::default() })?;
         let mut reading = Self { bits: Vec::new(), bytes: Vec::new() };
-        for start in (0..TENTHS).map(|tenth| tenth * TENTH) {
-            reading.bits.push(mean(&bits(&mut session, &text[start..=start + TENTH])?));
+        session.prefill(&text[..1])?;
+        for tenth in text[1..].chunks(TENTH) {
+            reading.bits.push(mean(&bits(&mut session, tenth)?));
             reading.bytes.push(session.cache_bytes());
         }
         Ok(reading)

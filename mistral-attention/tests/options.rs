@@ -324,3 +324,13 @@ fn arrays_beside_the_output_that_do_not_fit_are_named() {
         assert!(matches!(Attention::new(config), Err(AttentionError::BadSoftCap { .. })));
     }
 }
+
+#[test]
+fn no_query_is_no_work() {
+    let attention = Attention::new(AttentionConfig::new(2, 1, 4)).unwrap();
+    let k = Array3::<f32>::ones((3, 1, 4));
+    let kv = KvView::from_arrays(k.view(), k.view()).unwrap();
+    let q = Array3::zeros((0, 2, 4));
+    let mut out = Array3::zeros((0, 2, 4));
+    attention.forward(q.view(), &kv, out.view_mut()).unwrap();
+}

@@ -52,7 +52,8 @@ fn one_quantised_output(x: &[f32], w: &[f32], largest: f32) -> f64 {
     x.chunks(32).zip(w.chunks(32)).fold(0.0, |total, (x, w)| {
         let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / largest;
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        let rounded = x.iter().map(|x| f64::from((x * inverse).round_ties_even()));
+        // In f64, where the product is exact: near a tie, rounding it to f32 first gives another integer.
+        let rounded = x.iter().map(|x| (f64::from(*x) * f64::from(inverse)).round_ties_even());
         total + f64::from(scale) * rounded.zip(w).map(|(x, w)| x * f64::from(*w)).sum::<f64>()
     })
 }

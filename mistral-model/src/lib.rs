@@ -11,6 +11,7 @@ pub mod generate;
 mod history;
 mod layer;
 mod low_rank;
+mod probability;
 mod random;
 pub mod scheduler;
 pub mod score;

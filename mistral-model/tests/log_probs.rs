@@ -50,6 +50,18 @@ fn log_probabilities_of_generation_are_those_of_scoring_bit_for_bit() {
 }
 
 #[test]
+fn after_a_rewind_the_first_token_is_scored_as_if_nothing_had_been_there() {
+    let model = model();
+    let text = [1, 42, 7, 99];
+    let whole = session(&model, 512).log_probs_of(&text, 2).unwrap();
+    let mut back = session(&model, 512);
+    back.prefill(&[1, 42, 5]).unwrap();
+    back.rewind(1).unwrap();
+    assert!(back.logits().is_empty());
+    assert_eq!(back.log_probs_of(&text[2..], 2).unwrap(), whole[2..]);
+}
+
+#[test]
 fn a_session_under_way_scores_the_first_token_too() {
     let model = model();
     let text = [1, 42, 7, 99, 3, 8];

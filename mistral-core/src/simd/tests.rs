@@ -301,8 +301,7 @@ impl Kernel for RoundWords {
 
 #[test]
 fn words_are_rounded_to_nearest_even() {
-    let x = [-32768.0, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 32767.0];
-    let x = std::array::from_fn(|i| x[i % 8]);
+    let x = std::array::from_fn(|i| [-32768.0, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 32767.0][i % 8]);
     let want = std::array::from_fn(|i| [-32768, -2, -2, 0, 0, 2, 2, 32767][i % 8]);
     for level in Level::available() {
         assert_eq!(level.dispatch(RoundWords(x)), want, "{level}");

@@ -8,6 +8,7 @@ use std::borrow::Borrow;
 use super::error::SamplerError;
 use super::generator::Generator;
 use crate::error::ModelError;
+use crate::probability::Distribution;
 use crate::session::Session;
 use crate::transformer::Transformer;
 
@@ -52,18 +53,14 @@ impl TokenLogProbs {
     ///
     /// An exponential for each token of the vocabulary; with alternatives, 4 bytes for each as well.
     pub fn new(logits: &[f32], token: u32, top: usize) -> Result<Self, SamplerError> {
-        let (_, largest) = super::sampler::likeliest(logits)?;
-        let unknown = SamplerError::UnknownToken { token, vocab_size: logits.len() };
-        let logit = *logits.get(token as usize).ok_or(unknown)?;
-        let largest = f64::from(largest);
-        let sum: f64 = logits.iter().map(|l| (f64::from(*l) - largest).exp()).sum();
-        let log_sum = largest + sum.ln();
-        let log_probability = |logit: f32| f64::from(logit) - log_sum;
-        let top = likeliest_ids(logits, top)
-            .into_iter()
-            .map(|id| (id, log_probability(logits[id as usize])))
-            .collect();
-        Ok(Self { token, log_probability: log_probability(logit), top })
+        super::sampler::likeliest(logits)?;
+        if token as usize >= logits.len() {
+            return Err(SamplerError::UnknownToken { token, vocab_size: logits.len() });
+        }
+        let all = Distribution::of(logits);
+        let log_probability = |token| all.score(token).log_probability;
+        let top = likeliest_ids(logits, top).into_iter().map(|id| (id, log_probability(id)));
+        Ok(Self { token, log_probability: log_probability(token), top: top.collect() })
     }
 }
 
@@ -150,7 +147,7 @@ impl<M: Borrow<Transformer>> Session<M> {
         self.check(tokens)?;
         let first = match self.position() {
             0 => None,
-            _ => Some(TokenLogProbs::new(self.logits(), tokens[0], top)?),
+            _ => Some(TokenLogProbs::new(self.refresh_logits()?, tokens[0], top)?),
         };
         let mut all = vec![first];
         self.logits_of_all(tokens, |start, logits| -> Result<(), ModelError> {

@@ -1,6 +1,6 @@
 //! The likelihood of a continuation.
 
-use super::probability::TokenScore;
+use crate::probability::TokenScore;
 
 /// How likely a model finds a continuation, in natural logarithms.
 #[derive(Debug, Clone, PartialEq)]

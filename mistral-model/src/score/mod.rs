@@ -16,7 +16,6 @@ mod error;
 mod likelihood;
 mod pair;
 mod perplexity;
-mod probability;
 mod scorer;
 #[cfg(feature = "tokenizer")]
 mod text;

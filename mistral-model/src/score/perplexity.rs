@@ -3,8 +3,8 @@
 use std::borrow::Borrow;
 
 use super::error::ScoreError;
-use super::probability::{Distribution, TokenScore};
 use crate::error::ModelError;
+use crate::probability::{Distribution, TokenScore};
 use crate::session::Session;
 use crate::transformer::Transformer;
 

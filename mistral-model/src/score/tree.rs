@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::error::{RequestError, ScoreError};
 use super::likelihood::LogLikelihood;
-use super::probability::Distribution;
 use crate::batch::{Batch, LogitsOf, Turn};
+use crate::probability::Distribution;
 use crate::session::Session;
 use crate::transformer::Transformer;
 

@@ -173,7 +173,7 @@ impl Template {
                     v2::Page { turns, tools, controls }.write(turn, index, &mut out)?;
                 }
                 Self::V3(controls) => {
-                    v3::Page { turns, tools, controls }.write(turn, index, &mut out)?;
+                    v3::write(&v2::Page { turns, tools, controls }, turn, index, &mut out)?;
                 }
                 Self::Plain { .. } => plain::write(turns, turn, index, &mut out)?,
             }

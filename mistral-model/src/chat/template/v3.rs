@@ -8,12 +8,12 @@
 //! [TOOL_RESULTS]"{"content": ..., "call_id": ...}"[/TOOL_RESULTS]
 //! ```
 
-use super::controls::{Controls, is_control};
+use super::controls::is_control;
 use super::v2;
 use super::writer::Writer;
 use crate::chat::error::ChatError;
 use crate::chat::json::{Json, object};
-use crate::chat::turns::{Call, Outcome, Turn, Turns};
+use crate::chat::turns::{Call, Outcome, Turn};
 use crate::tokenizer::Tokenizer;
 
 /// Whether a vocabulary is that of Mixtral 8x22B.
@@ -21,32 +21,19 @@ pub(super) fn fits(tokenizer: &Tokenizer) -> bool {
     is_control(tokenizer, "[INST]") && is_control(tokenizer, "[IMG]")
 }
 
-/// A conversation being written.
-pub(super) struct Page<'p> {
-    pub(super) turns: &'p Turns<'p>,
-    /// The tools that are offered, as JSON; empty if there are none.
-    pub(super) tools: &'p str,
-    pub(super) controls: &'p Controls,
-}
-
-impl Page<'_> {
-    pub(super) fn write(
-        &self,
-        turn: &Turn<'_>,
-        index: usize,
-        out: &mut Writer<'_>,
-    ) -> Result<(), ChatError> {
-        let page = v2::Page { turns: self.turns, tools: self.tools, controls: self.controls };
-        match turn {
-            Turn::User { text, image } => {
-                page.user(text, *image, index < self.turns.last_user(), out)
-            }
-            Turn::Assistant(answer) => {
-                v2::check_answer(answer)?;
-                page.answer(answer, call, out)
-            }
-            Turn::Result(outcome) => page.result(&result(outcome)?, out),
+pub(super) fn write(
+    page: &v2::Page<'_>,
+    turn: &Turn<'_>,
+    index: usize,
+    out: &mut Writer<'_>,
+) -> Result<(), ChatError> {
+    match turn {
+        Turn::User { text, image } => page.user(text, *image, index < page.turns.last_user(), out),
+        Turn::Assistant(answer) => {
+            v2::check_answer(answer)?;
+            page.answer(answer, call, out)
         }
+        Turn::Result(outcome) => page.result(&result(outcome)?, out),
     }
 }
 

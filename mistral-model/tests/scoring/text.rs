@@ -1,6 +1,4 @@
 //! Texts cut into tokens for scoring: pairs as evaluation harnesses make them, files in pieces.
-#![cfg(feature = "tokenizer")]
-#![allow(clippy::unwrap_used)] // a test may panic
 
 use std::fs;
 use std::io::{self, Read};

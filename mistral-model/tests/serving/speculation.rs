@@ -1,6 +1,5 @@
 //! What users of speculation rely on: the text and the session of plain decoding, whoever guesses
 //! whatever; a cost that stays small when nothing can be guessed.
-#![allow(clippy::unwrap_used)] // a test may panic
 
 use std::fs;
 use std::path::Path;
@@ -14,23 +13,13 @@ use mistral_model::{
 };
 use proptest::prelude::*;
 
-const VOCAB: u32 = 96;
+use super::tiny::{self, VOCAB};
+
 const W: usize = 9;
 const SLACK: usize = 5;
 
 fn config(window: Window) -> Config {
-    Config {
-        dim: 64,
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 16,
-        hidden_dim: 96,
-        vocab_size: VOCAB as usize,
-        window,
-        context_len: 80,
-        ..Config::mistral_7b_v01()
-    }
+    Config { context_len: 80, ..tiny::config(window) }
 }
 
 fn model(window: Window) -> Transformer {

@@ -1,27 +1,15 @@
 //! Perplexity: each token scored once, from the context that is promised, in any portions.
-#![allow(clippy::unwrap_used)] // a test may panic
 
 use mistral_model::score::{Perplexity, Reading, ScoreError, TextScore};
-use mistral_model::{Config, DType, ModelError, Session, SessionOptions, Transformer, Window};
+use mistral_model::{ModelError, Session, SessionOptions, Transformer, Window};
 use proptest::prelude::*;
 
-const VOCAB: u32 = 40;
+use super::tiny::{self, VOCAB};
+
 const CONTEXT_LEN: usize = 20;
 
 fn model(window: Window) -> Transformer {
-    let config = Config {
-        dim: 32,
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 8,
-        hidden_dim: 48,
-        vocab_size: VOCAB as usize,
-        window,
-        context_len: CONTEXT_LEN,
-        ..Config::mistral_7b_v01()
-    };
-    Transformer::random(&config, DType::BF16, 3).unwrap()
+    tiny::model(window, CONTEXT_LEN)
 }
 
 fn windowed() -> Transformer {

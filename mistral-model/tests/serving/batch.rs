@@ -1,6 +1,5 @@
 //! What users of batches rely on: each session has the bits that it has alone, and what goes wrong
 //! in one is that one's matter.
-#![allow(clippy::unwrap_used, clippy::panic)] // a test may panic
 
 use std::fs;
 use std::path::Path;
@@ -13,22 +12,12 @@ use mistral_model::{
 };
 use proptest::prelude::*;
 
-const VOCAB: u32 = 96;
+use super::tiny::{self, VOCAB};
+
 const W: usize = 5;
 
 fn config(window: Window) -> Config {
-    Config {
-        dim: 64,
-        n_layers: 3,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 16,
-        hidden_dim: 96,
-        vocab_size: VOCAB as usize,
-        window,
-        context_len: 64,
-        ..Config::mistral_7b_v01()
-    }
+    Config { n_layers: 3, context_len: 64, ..tiny::config(window) }
 }
 
 fn model(window: Window, format: WeightFormat) -> Transformer {

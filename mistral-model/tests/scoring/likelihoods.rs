@@ -1,29 +1,15 @@
 //! Log-likelihoods: the same bits in any company, and every refusal with its reason.
-#![allow(clippy::unwrap_used)] // a test may panic
 
 use mistral_model::score::{LogLikelihood, RequestError, ScoreError, Scorer, TokenPair};
-use mistral_model::{
-    Config, DType, KvFormat, ModelError, Session, SessionOptions, Transformer, Window,
-};
+use mistral_model::{KvFormat, ModelError, Session, SessionOptions, Transformer, Window};
 use proptest::prelude::*;
 
+use super::tiny::{self, VOCAB};
+
 const W: usize = 5;
-const VOCAB: u32 = 40;
 
 fn model(window: Window) -> Transformer {
-    let config = Config {
-        dim: 32,
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 8,
-        hidden_dim: 48,
-        vocab_size: VOCAB as usize,
-        window,
-        context_len: 30,
-        ..Config::mistral_7b_v01()
-    };
-    Transformer::random(&config, DType::BF16, 3).unwrap()
+    tiny::model(window, 30)
 }
 
 fn windowed() -> Transformer {

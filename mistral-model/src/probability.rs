@@ -2,16 +2,16 @@
 
 /// What a model thought of a token that came.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct TokenScore {
+pub(crate) struct TokenScore {
     /// The natural logarithm of its probability: 0 or less.
-    pub(super) log_probability: f64,
+    pub(crate) log_probability: f64,
     /// Whether no other token was likelier, and no token with a lower id as likely.
-    pub(super) greedy: bool,
+    pub(crate) greedy: bool,
 }
 
 /// The distribution that logits stand for: `softmax(logits)`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Distribution<'a> {
+pub(crate) struct Distribution<'a> {
     logits: &'a [f32],
     /// The likeliest token; of several the first.
     best: usize,
@@ -25,7 +25,7 @@ impl<'a> Distribution<'a> {
     /// The largest logit is taken off first, so that nothing overflows.
     ///
     /// Logits are finite: sessions see to that.
-    pub(super) fn of(logits: &'a [f32]) -> Self {
+    pub(crate) fn of(logits: &'a [f32]) -> Self {
         let (mut best, mut largest) = (0, f32::NEG_INFINITY);
         for (id, &logit) in logits.iter().enumerate() {
             if logit > largest {
@@ -38,7 +38,7 @@ impl<'a> Distribution<'a> {
     }
 
     /// How likely a token is. One that the model does not have never comes.
-    pub(super) fn score(&self, token: u32) -> TokenScore {
+    pub(crate) fn score(&self, token: u32) -> TokenScore {
         let token = token as usize;
         let logit = self.logits.get(token).map_or(f64::NEG_INFINITY, |&logit| f64::from(logit));
         let log_probability = logit - self.largest - self.log_sum;

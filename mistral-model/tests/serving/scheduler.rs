@@ -1,6 +1,5 @@
 //! What users of a scheduler rely on: any company, the text that a request has alone; memory as
 //! planned; nobody waits long.
-#![allow(clippy::unwrap_used, clippy::panic)] // a test may panic
 
 use std::collections::BTreeMap;
 
@@ -11,22 +10,12 @@ use mistral_model::{
 };
 use proptest::prelude::*;
 
-const VOCAB: u32 = 96;
+use super::tiny::{self, VOCAB};
+
 const W: usize = 24;
 
 fn config(window: Window) -> Config {
-    Config {
-        dim: 64,
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 16,
-        hidden_dim: 96,
-        vocab_size: VOCAB as usize,
-        window,
-        context_len: 128,
-        ..Config::mistral_7b_v01()
-    }
+    Config { context_len: 128, ..tiny::config(window) }
 }
 
 fn model(window: Window) -> Transformer {
