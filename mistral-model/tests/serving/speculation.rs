@@ -45,7 +45,8 @@ fn sampler(temperature: f32, seed: u64) -> Sampler {
 }
 
 /// Guesses are free: as many as may be are made in every pass.
-const FREE: SpeculationOptions = SpeculationOptions { max_drafts: SLACK, draft_cost: Some(0.0) };
+const FREE: SpeculationOptions =
+    SpeculationOptions { max_drafts: SLACK, draft_cost: Some(0.0), max_loss: 1.0 };
 
 /// Knows the text, and is wrong where it is told to be.
 #[derive(Debug, Clone, Default)]

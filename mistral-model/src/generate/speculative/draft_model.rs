@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use super::Drafter;
+use super::{Drafter, pace};
 use crate::error::ModelError;
 use crate::generate::Sampler;
 use crate::session::{Session, SessionOptions};
@@ -92,7 +92,8 @@ impl<M: Borrow<Transformer>> Drafter for DraftModel<M> {
     }
 
     fn confidence(&mut self) -> Option<usize> {
-        (self.failure.is_none() && !self.text.is_empty()).then_some(0)
+        // Made to agree with the model: surer than a lookup's first guess.
+        (self.failure.is_none() && !self.text.is_empty()).then_some(2)
     }
 
     fn draft(&mut self, most: usize, sampler: &Sampler, drafts: &mut Vec<u32>) {
@@ -105,5 +106,11 @@ impl<M: Borrow<Transformer>> Drafter for DraftModel<M> {
 
     fn cost(&self, model: &Transformer) -> f64 {
         self.session.model().bytes_read() as f64 / model.bytes_read().max(1) as f64
+    }
+
+    fn debt(&self, model: &Transformer) -> f64 {
+        // All but what is read for a guess anyway. After wrong guesses a little more is missing.
+        let missing = self.text.len().saturating_sub(self.session.position() + 1);
+        missing as f64 * pace::row_cost(self.session.model()) * self.cost(model)
     }
 }

@@ -54,6 +54,13 @@ pub trait Drafter {
         let _ = model;
         0.0
     }
+
+    /// What has to be done before the next guess, in passes of one token through `model`: a draft
+    /// model reads what was written without it. Default: nothing.
+    fn debt(&self, model: &Transformer) -> f64 {
+        let _ = model;
+        0.0
+    }
 }
 
 impl<D: Drafter + ?Sized> Drafter for Box<D> {
@@ -76,6 +83,10 @@ impl<D: Drafter + ?Sized> Drafter for Box<D> {
     fn cost(&self, model: &Transformer) -> f64 {
         (**self).cost(model)
     }
+
+    fn debt(&self, model: &Transformer) -> f64 {
+        (**self).debt(model)
+    }
 }
 
 /// How far speculation goes.
@@ -86,14 +97,18 @@ pub struct SpeculationOptions {
     pub max_drafts: usize,
     /// What a guess adds to a pass of one token, in such passes, its making included; how many
     /// guesses are worth it is decided by that. Default `None`: a careful estimate from the format of
-    /// the weights, between 0.15 for f32 and 0.5 for 4 bits, and [`Drafter::cost`]. It is not
+    /// the weights, between 0.2 for f32 and 0.4 for 4 bits, and [`Drafter::cost`]. It is not
     /// measured here, for then the passes, though not the text, would differ from run to run.
     pub draft_cost: Option<f64>,
+    /// Most of a request's time that may be lost to guesses, as a share, if all are wrong. Default
+    /// 0.03. A draft model reads the prompt before its first guess: it does not begin before that
+    /// costs less than this share. With 1 it begins at once.
+    pub max_loss: f64,
 }
 
 impl Default for SpeculationOptions {
     fn default() -> Self {
-        Self { max_drafts: 8, draft_cost: None }
+        Self { max_drafts: 8, draft_cost: None, max_loss: 0.03 }
     }
 }
 
@@ -113,7 +128,7 @@ pub struct SpeculationStats {
 ///
 /// Tokens, and the session afterwards, are those of a [`Generator`](super::Generator). It takes
 /// care of what guesses cost: how many there are depends on how many were right so far, and if none
-/// ever is, all of them together cost at most a thirtieth of the time (as far as
+/// ever is, all of them together cost at most [`SpeculationOptions::max_loss`] of the time (as far as
 /// [`SpeculationOptions::draft_cost`] is true).
 ///
 /// ```
@@ -187,8 +202,9 @@ impl<'s, M: Borrow<Transformer>, D: Drafter> SpeculativeGenerator<'s, M, D> {
         let max_drafts = options.max_drafts.min(slack).min(has.max_chunk.saturating_sub(1));
         drafter.observe(session.tokens());
         let model = session.model();
-        let estimate = || pace::row_cost(model) + drafter.cost(model);
-        let pace = Pace::new(options.draft_cost.unwrap_or_else(estimate));
+        let row = pace::row_cost(model);
+        let draft_cost = options.draft_cost.unwrap_or_else(|| row + drafter.cost(model));
+        let pace = Pace::new(draft_cost, options.max_loss, row * session.position() as f64);
         Ok(Self {
             session,
             sampler,
@@ -281,7 +297,8 @@ impl<'s, M: Borrow<Transformer>, D: Drafter> SpeculativeGenerator<'s, M, D> {
             return;
         };
         self.confidence = confidence;
-        let most = self.pace.drafts(confidence, most);
+        let debt = self.drafter.debt(self.session.model());
+        let most = self.pace.drafts(confidence, most, debt);
         if most > 0 {
             self.drafter.draft(most, &self.sampler, &mut self.drafts);
             self.drafts.truncate(most);
