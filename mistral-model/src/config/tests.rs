@@ -75,6 +75,19 @@ fn heads_whose_product_wraps_to_a_size_that_fits_are_refused() {
 }
 
 #[test]
+fn a_value_of_the_wrong_kind_is_named() {
+    for (key, value) in
+        [("sliding_window", "-1"), ("sliding_window", "[1.5]"), ("eos_token_id", "\"x\"")]
+    {
+        let json = hf(key, &format!("\"{key}\": {value}"));
+        let Err(ConfigError::Json { source }) = Config::from_hf_json(&json) else {
+            panic!("{value} is taken for {key}");
+        };
+        assert!(source.to_string().contains(key), "{source}");
+    }
+}
+
+#[test]
 fn what_would_change_the_numbers_is_refused() {
     for extra in [
         r#""rope_scaling": {"type": "yarn"}"#,
