@@ -334,3 +334,19 @@ fn no_query_is_no_work() {
     let mut out = Array3::zeros((0, 2, 4));
     attention.forward(q.view(), &kv, out.view_mut()).unwrap();
 }
+
+#[test]
+fn the_last_positions_of_all_are_as_good_as_others() {
+    let attention =
+        Attention::new(AttentionConfig::new(4, 2, 8).with_window(Window::last(3).unwrap()));
+    let attention = attention.unwrap();
+    let (q, k) = (array((2, 4, 8), 1), array((5, 2, 8), 2));
+    let at = |start: usize| {
+        let kv = KvView::new([KvSegment::new(start, k.view(), k.view()).unwrap()]).unwrap();
+        let (mut out, mut sums) = (Array3::zeros(q.dim()), Array2::zeros((2, 5)));
+        attention.call(q.view(), &kv).key_sums(sums.view_mut()).run(out.view_mut()).unwrap();
+        (out, sums)
+    };
+    // In the same place of a block.
+    assert_eq!(at(usize::MAX - 5), at(PAGE * 9 - 6));
+}

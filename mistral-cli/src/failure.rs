@@ -78,6 +78,8 @@ pub(crate) enum Failure {
     OtherBatch { path: PathBuf, line: usize },
     #[error("--shape is {found:?}, expected 7b-v0.1, 7b-v0.2, 7b-v0.3 or a file")]
     Shape { found: String, source: io::Error },
+    #[error("{found} holds no shape of a model")]
+    ShapeFile { found: String, source: ConfigError },
     #[error(
         "the rows of this shape are no whole blocks of {format} ({block} weights): choose another \
          format, such as bf16"

@@ -23,8 +23,6 @@ mod window_size;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::{Cli, Command};
 use crate::commands::{
     bench, chat, generate, inspect, logits, moderate, perplexity, quantize, score, tokenize,
@@ -32,7 +30,7 @@ use crate::commands::{
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(message) => {
             // Help and version go to standard output; who closes it has read enough.

@@ -36,6 +36,7 @@ pub(crate) enum NotARequest {
 
 /// A line of a file.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with a context")]
 struct Line {
     context: String,
     continuation: Option<String>,

@@ -7,11 +7,14 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenList(pub(crate) Vec<u32>);
 
+/// Characters of a word that a message shows: more than any id has.
+const LONGEST: usize = 40;
+
 /// A word that is no id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} at index {index} is no token id, expected a number from 0 to {}", u32::MAX)]
 pub(crate) struct NotAToken {
-    /// The word.
+    /// The word, or how it begins.
     found: String,
     /// Ids before it.
     index: usize,
@@ -29,7 +32,11 @@ impl FromStr for TokenList {
             .filter(|word| !word.is_empty())
             .enumerate()
             .map(|(index, word)| {
-                word.parse().map_err(|source| NotAToken { found: word.to_owned(), index, source })
+                word.parse().map_err(|source| {
+                    // A file that holds something else may be one word of megabytes.
+                    let found = word.chars().take(LONGEST).collect();
+                    NotAToken { found, index, source }
+                })
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -55,5 +62,7 @@ mod tests {
             let error = text.parse::<TokenList>().unwrap_err();
             assert_eq!((error.found.as_str(), error.index), (found, 2));
         }
+        let error = "x".repeat(1 << 20).parse::<TokenList>().unwrap_err();
+        assert!(error.to_string().len() < 200, "a message is no dump of a file");
     }
 }

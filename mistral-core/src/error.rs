@@ -112,6 +112,12 @@ pub enum OpError {
         /// Found.
         found: usize,
     },
+    /// Heads of more elements than there is memory for.
+    #[error("rope: no memory for the angles of a head_dim of {found}")]
+    HeadDimTooLarge {
+        /// Found.
+        found: usize,
+    },
     /// The rotation's base frequency is no positive finite number.
     #[error("rope: theta is {found}, expected a finite number above 0")]
     BadTheta {

@@ -29,11 +29,13 @@ pub enum CacheError {
         format: KvFormat,
     },
     /// The sizes multiplied do not fit in `usize`.
-    #[error("a cache of this size does not fit in usize bytes: lower context_len or max_chunk")]
+    #[error(
+        "a cache of this size does not fit in usize bytes: lower windows, sinks, context_len or max_chunk"
+    )]
     SizeOverflow,
     /// The allocator has no memory left.
     #[error(
-        "no memory for {bytes} more bytes of keys or values: use a smaller window, context_len or format"
+        "no memory for {bytes} more bytes of keys or values: use a smaller window, context_len, max_chunk or format"
     )]
     OutOfMemory {
         /// Size of the allocation that failed.

@@ -34,6 +34,7 @@ pub use select::Kept;
 use select::{lightest, placements};
 
 use crate::error::CacheError;
+use crate::pages::expect_memory;
 
 /// The keys and values of one sequence in constant memory: recent positions and heavy hitters.
 ///
@@ -95,7 +96,7 @@ impl<E: KvElement> HeavyHitterCache<E> {
     /// - [`CacheError::SizeOverflow`], [`CacheError::OutOfMemory`], [`CacheError::View`]: too
     ///   large.
     pub fn new(config: HeavyHitterConfig) -> Result<Self, CacheError> {
-        config.bytes::<E>()?;
+        expect_memory(config.bytes::<E>()?)?;
         let budget = config.checked_budget()?;
         let heads = (config.n_kv_heads, config.head_dim);
         let layer = |_| {

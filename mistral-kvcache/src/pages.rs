@@ -4,6 +4,7 @@
 //! in which memory grows: nothing that is there already moves.
 
 use std::collections::HashSet;
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,6 +12,23 @@ use mistral_core::kv::{KvElement, KvError, KvPage, KvSegment, PAGE};
 use ndarray::ArrayView3;
 
 use crate::error::CacheError;
+
+/// Bytes from which on the allocator is asked for all of them before it is asked for a page.
+const LARGE: usize = 1 << 30;
+
+/// Refuses what there is no memory for, before it is allocated page by page.
+///
+/// One page more is nearly always to be had, so that a size with a few zeros too many would take what
+/// the machine has, and fail only then.
+pub(crate) fn expect_memory(bytes: usize) -> Result<(), CacheError> {
+    if bytes >= LARGE {
+        let mut all = Vec::<u8>::new();
+        all.try_reserve_exact(bytes).map_err(|_| CacheError::OutOfMemory { bytes })?;
+        // Or the compiler may leave out what is never written to.
+        black_box(&all);
+    }
+    Ok(())
+}
 
 /// Slots, [`PAGE`] to a page; the last page may have fewer.
 #[derive(Debug, Clone)]
@@ -45,6 +63,8 @@ impl<E: KvElement> Pages<E> {
         if slots <= there {
             return Ok(());
         }
+        let bytes = KvPage::<E>::bytes_for(self.n_kv_heads, slots - there, self.head_dim);
+        expect_memory(bytes.ok_or(CacheError::SizeOverflow)?)?;
         if !there.is_multiple_of(PAGE) {
             let whole = self.pages.len() - 1;
             let larger = self.page((slots - whole * PAGE).min(PAGE))?;

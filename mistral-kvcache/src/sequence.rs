@@ -6,6 +6,7 @@ use mistral_core::kv::{KvElement, KvPage};
 use crate::buffer::RingBuffer;
 use crate::config::CacheConfig;
 use crate::error::CacheError;
+use crate::pages::expect_memory;
 
 /// Names one sequence in a cache. Never used again after the sequence is removed, and unknown to
 /// any other cache but clones of this one.
@@ -56,6 +57,7 @@ pub(crate) struct Sequence<E: KvElement> {
 
 impl<E: KvElement> Sequence<E> {
     pub(crate) fn new(id: SequenceId, config: &CacheConfig) -> Result<Self, CacheError> {
+        expect_memory(config.sequence_bytes(E::FORMAT, 0)?)?;
         let heads = (config.n_kv_heads(), config.head_dim());
         let layers = (0..config.n_layers())
             .map(|layer| RingBuffer::new(heads, config.layer_size(layer)?))

@@ -3,7 +3,10 @@
 
 use mistral_kvcache::half::f16;
 use mistral_kvcache::ndarray::Array3;
-use mistral_kvcache::{CacheConfig, CacheError, DType, KvElement, KvFormat, RollingKvCache};
+use mistral_kvcache::{
+    CacheConfig, CacheError, DType, HeavyHitterCache, HeavyHitterConfig, KvElement, KvFormat,
+    LayerCache, RollingKvCache,
+};
 
 #[test]
 fn a_window_of_4096_takes_an_eighth_of_a_full_cache_at_32k() {
@@ -108,6 +111,31 @@ fn zeros_are_named_and_giants_refused() {
     }
     let crowd = good.bytes(DType::F32, usize::MAX);
     assert_eq!(crowd, Err(CacheError::SizeOverflow));
+}
+
+#[test]
+fn what_no_machine_has_is_refused_before_a_page_is_taken() {
+    // Petabytes, which would be handed out page by page until the machine has none left.
+    let small = CacheConfig::new(1, 8, 128).with_window(4).with_context_len(1 << 40);
+    let full = |result: Result<(), CacheError>| {
+        assert!(matches!(result, Err(CacheError::OutOfMemory { .. })), "{result:?}");
+    };
+    full(RollingKvCache::<f16>::new(small.clone().with_max_chunk(1 << 40)).map(drop));
+    for large in [
+        small.clone().with_window(1 << 40),
+        small.clone().with_sinks(1 << 40),
+        CacheConfig::new(1 << 40, 8, 128).with_window(4),
+    ] {
+        full(RollingKvCache::<f16>::new(large).unwrap().add_sequence().map(drop));
+    }
+    let mut endless = RollingKvCache::<f16>::new(small.with_windows(vec![None])).unwrap();
+    let id = endless.add_sequence().unwrap();
+    full(endless.reserve(id, 1 << 40));
+    full(LayerCache::<f16>::new(8, 128, 1 << 40).map(drop));
+    full(
+        HeavyHitterCache::<f16>::new(HeavyHitterConfig::new(1, 8, 128).with_recent(1 << 40))
+            .map(drop),
+    );
 }
 
 /// Bytes of a cache in which `sequences` really have had `tokens` each.

@@ -29,7 +29,9 @@ pub(super) fn add<E: KvElement>(
         if part == Part::Sinks && held.start > 0 {
             return;
         }
-        for (position, weight) in (index * BLOCK..).zip(weights) {
+        for (row, weight) in weights.into_iter().enumerate() {
+            // The last block of all reaches beyond the largest position, which no view holds.
+            let position = (index * BLOCK).saturating_add(row);
             if held.contains(&position) {
                 sums[position - held.start] += weight;
             }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use mistral_model::{KvFormat, WeightFormat};
 
+use super::number::{count, number_to, positive};
+
 /// Measure speed and memory beside this machine's own limits
 ///
 /// Without --model the weights are random: speed does not depend on them. In the same run it is
@@ -20,7 +22,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "NAME|CONFIG", default_value = "7b-v0.1", conflicts_with = "model")]
     pub(crate) shape: String,
     /// Layers, of the many or few that the shape has
-    #[arg(long, value_name = "N", conflicts_with = "model")]
+    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "model")]
     pub(crate) layers: Option<NonZeroUsize>,
     /// Folder or GGUF file of a model to measure instead of random weights
     #[arg(long, value_name = "DIR")]
@@ -28,7 +30,7 @@ pub(crate) struct BenchArgs {
     /// Format of the weights; several make a table [default: q8_0, or as in the files]
     #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
     pub(crate) weights: Vec<WeightFormat>,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
     /// Tokens of the prompt
@@ -38,7 +40,7 @@ pub(crate) struct BenchArgs {
     #[arg(long = "gen", value_name = "N", default_value = "32", value_parser = count::<MOST>)]
     pub(crate) generated: NonZeroUsize,
     /// Tokens that are in the cache before
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = depth)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number_to::<MOST>)]
     pub(crate) depth: usize,
     /// Sequences that are decoded together
     #[arg(long, value_name = "N", default_value = "1", value_parser = count::<1024>)]
@@ -66,26 +68,6 @@ pub(crate) struct BenchArgs {
 
 /// Most tokens or rounds that are taken for meant: sums and products of a few stay in range.
 const MOST: usize = 1 << 24;
-
-/// No number that can be measured.
-#[derive(Debug, thiserror::Error)]
-#[error("expected a number from {least} to {most}")]
-pub(super) struct OutOfRange {
-    least: usize,
-    most: usize,
-}
-
-/// A number from 1 to `MOST`.
-pub(super) fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, OutOfRange> {
-    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);
-    number.ok_or(OutOfRange { least: 1, most: MOST })
-}
-
-/// A number from 0 to [`MOST`].
-fn depth(text: &str) -> Result<usize, OutOfRange> {
-    let number = text.parse().ok().filter(|number| *number <= MOST);
-    number.ok_or(OutOfRange { least: 0, most: MOST })
-}
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

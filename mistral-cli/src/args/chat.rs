@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mistral_model::KvFormat;
 
+use super::number::number;
 use super::{ComputeArgs, SamplingArgs};
 use crate::template::TemplateName;
 
@@ -43,7 +44,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) history: Option<PathBuf>,
     /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = number)]
     pub(crate) max_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -52,7 +53,7 @@ pub(crate) struct ChatArgs {
     pub(crate) stop: Vec<String>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mistral_model::KvFormat;
 
-use super::bench::{OutOfRange, count};
+use super::number::{count, number};
 use super::{AdapterArgs, ComputeArgs, ConstraintArgs, SamplingArgs, TokenizerKind};
 
 /// Continue a text
@@ -42,7 +42,7 @@ pub(crate) struct GenerateArgs {
     /// Most tokens to write
     ///
     /// A model without a sliding window stops earlier if its context is full.
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = number)]
     pub(crate) max_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -52,7 +52,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
     /// End before the token of this id; may be given several times
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u32).range(0..))]
     pub(crate) stop_token: Vec<u32>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -62,7 +62,7 @@ pub(crate) struct GenerateArgs {
     /// Keep the first N tokens in sight of all later ones, beside the window (StreamingLLM)
     ///
     /// Texts much longer than the window stay sound with 4. No effect without a window.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number)]
     pub(crate) sinks: usize,
     /// Go on behind the token that ends a text
     #[arg(long)]
@@ -94,14 +94,14 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE", requires = "batch")]
     pub(crate) out: Option<PathBuf>,
     /// Most lines of --batch that are answered together
-    #[arg(long, value_name = "N", default_value = "8", value_parser = parallel, requires = "batch")]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = count::<1024>, requires = "batch")]
     pub(crate) parallel: NonZeroUsize,
     /// Print each token written with its log-probability and the N likeliest, instead of the text
     ///
     /// One JSON object a line: token, piece, logprob, and top, a list of the same three. They are
     /// the model's own, before penalties, temperature and all that follows. With --json they become
     /// the field logprobs of its object.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub(crate) logprobs: Option<usize>,
     /// The same for the tokens of the prompt, which come first (with --json: prompt_logprobs)
     ///
@@ -130,11 +130,6 @@ impl From<&str> for Speculation {
     fn from(argument: &str) -> Self {
         if argument == "lookup" { Self::Lookup } else { Self::Model(argument.into()) }
     }
-}
-
-/// A number from 1 to 1024.
-fn parallel(text: &str) -> Result<NonZeroUsize, OutOfRange> {
-    count::<1024>(text)
 }
 
 const GENERATE_EXAMPLES: &str = "\

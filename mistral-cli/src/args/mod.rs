@@ -6,6 +6,7 @@ mod chat;
 mod constraint;
 mod generate;
 mod moderate;
+mod number;
 mod perplexity;
 mod quantize;
 mod sampling;
@@ -15,7 +16,7 @@ mod tokenizer;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat};
 
 pub(crate) use self::adapter::AdapterArgs;
@@ -24,6 +25,7 @@ pub(crate) use self::chat::{ChatArgs, TemplateArgs};
 pub(crate) use self::constraint::ConstraintArgs;
 pub(crate) use self::generate::{GenerateArgs, Speculation};
 pub(crate) use self::moderate::ModerateArgs;
+use self::number::{number, positive};
 pub(crate) use self::perplexity::PerplexityArgs;
 pub(crate) use self::quantize::QuantizeArgs;
 pub(crate) use self::sampling::SamplingArgs;
@@ -42,6 +44,22 @@ use crate::window_size::WindowSize;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The arguments of this process.
+    ///
+    /// Negative numbers are values: that one is too small is for its option to say.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut command = Self::command().mut_subcommands(|command| {
+            command.mut_args(|arg| {
+                let takes_values = arg.get_action().takes_values();
+                arg.allow_negative_numbers(takes_values)
+            })
+        });
+        let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
 }
 
 const CLI_EXAMPLES: &str = "\
@@ -96,7 +114,7 @@ pub(crate) struct ComputeArgs {
     /// Most prompt tokens that pass through the layers together
     ///
     /// More is faster and takes more memory, up to a point. The result is the same.
-    #[arg(long, value_name = "N", default_value = "512")]
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
     pub(crate) chunk: NonZeroUsize,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
@@ -239,13 +257,13 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) preset: Option<Preset>,
     /// Tokens that the cache is to hold [default: the longest context of the model]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub(crate) length: Option<usize>,
     /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
     /// First tokens that the cache is to keep beside the window, as with generate --sinks
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number)]
     pub(crate) sinks: usize,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
@@ -286,9 +304,7 @@ impl Preset {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
-    use super::Cli;
+    use super::*;
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

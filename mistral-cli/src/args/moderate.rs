@@ -34,11 +34,11 @@ pub(crate) struct ModerateArgs {
     #[command(flatten)]
     pub(crate) template: TemplateArgs,
     /// Least probability of all permitted answers together (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.1)]
     pub(crate) min_share: f64,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Format of the cached keys and values: f32, f16 or bf16
+    /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
     /// Print one JSON object: verdict, probabilities (of the four, in all 1), share (of the model's

@@ -7,6 +7,7 @@ use mistral_model::score::Reading;
 use mistral_model::{Config, KvFormat};
 
 use super::ComputeArgs;
+use super::number::number;
 
 /// Measure how well a model predicts a text
 ///
@@ -30,10 +31,10 @@ pub(crate) struct PerplexityArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Tokens of a window [default: the longest that the model takes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     context: Option<usize>,
     /// Tokens from the start of a window to the start of the next [default: half of a window]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     stride: Option<usize>,
     /// Read the text as one sequence [default for a model with a sliding window]
     #[arg(long, conflicts_with_all = ["context", "stride"])]

@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::iter;
 use std::time::{Duration, Instant};
 
-use mistral_model::generate::{StopReason, StopStrings, TextGenerator, TokenLogProbs};
+use mistral_model::generate::{Drafter, StopReason, StopStrings, TextGenerator, TokenLogProbs};
 use mistral_model::{ModelError, Sampler, Session, Tokenizer, Transformer};
 use serde::Serialize;
 
@@ -71,19 +71,19 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     if let Some(adapter) = adapter {
         session = session.with_adapter(adapter)?;
     }
+    let drafter = tokens::drafter(args, session.options())?;
     let (prompt_logprobs, prefill) = prefill(args, &tokenizer, &mut session, &ids)?;
     sampler.observe(&ids);
     // Only now: until here Ctrl-C ends the process, as nothing has been written.
     let interrupt = Interrupt::listen()?;
-    if !args.json {
-        match &prompt_logprobs {
-            Some(tokens) => tokens.iter().try_for_each(print_json_line)?,
-            None if args.logprobs.is_none() => print(&prompt)?,
-            None => {}
-        }
-    }
+    let show_prompt = || match &prompt_logprobs {
+        _ if args.json => Ok(()),
+        Some(tokens) => tokens.iter().try_for_each(print_json_line),
+        None if args.logprobs.is_none() => print(&prompt),
+        None => Ok(()),
+    };
     let writer = Writer { args, tokenizer: &tokenizer, interrupt: &interrupt };
-    let written = writer.write(&mut session, &ids, sampler, stops)?;
+    let written = writer.write((&mut session, &ids), (sampler, drafter), stops, show_prompt)?;
 
     let report = Report {
         prompt: &prompt,
@@ -161,20 +161,20 @@ struct Written {
 }
 
 impl Writer<'_> {
-    /// Goes on with the prompt in `session`, showing the text as it comes.
+    /// Goes on with the prompt in `session`, showing it and the text as it comes.
     fn write(
         &self,
-        session: &mut Session<&Transformer>,
-        prompt: &[u32],
-        sampler: Sampler,
+        (session, prompt): (&mut Session<&Transformer>, &[u32]),
+        (sampler, drafter): (Sampler, Option<Box<dyn Drafter>>),
         stops: StopStrings,
+        show_prompt: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Written, Failure> {
         // The last token is shown and never appended, so one more fits than there is room for.
         let room = session.remaining().map_or(usize::MAX, |room| room.saturating_add(1));
         let limit = self.args.max_tokens.min(room);
         let told = RefCell::new(Vec::new());
         let mut tokens: Box<dyn Iterator<Item = _>> = match self.args.logprobs {
-            None => Box::new(Tokens::new(self.args, session, sampler)?),
+            None => Box::new(Tokens::new(self.args, session, sampler, drafter)?),
             Some(top) => {
                 let tokens = session.generate_more(sampler)?;
                 let tokens = if self.args.ignore_eos { tokens.ignore_eos() } else { tokens };
@@ -193,6 +193,8 @@ impl Writer<'_> {
             .after(prompt)?
             .stop_tokens(self.args.stop_token.iter().copied())
             .max_tokens(limit);
+        // Nothing can be wrong any more.
+        show_prompt()?;
 
         let start = Instant::now();
         let mut text = String::new();

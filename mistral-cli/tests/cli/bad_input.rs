@@ -56,6 +56,48 @@ fn usage_is_checked_before_anything_is_done() {
 }
 
 #[test]
+fn an_option_says_which_numbers_it_takes() {
+    for (args, parts) in [
+        (["generate", "--top-k", "-3"], ["--top-k", "from 1 to"]),
+        (["generate", "--max-tokens", "-3"], ["--max-tokens", "from 0 to"]),
+        (["generate", "--sinks", "-3"], ["--sinks", "from 0 to"]),
+        (["generate", "--seed", "-3"], ["--seed", "from 0 to"]),
+        (["generate", "--stop-token", "-3"], ["--stop-token", "0..=4294967295"]),
+        (["generate", "--window", "-3"], ["--window", "above 0, or none"]),
+        (["chat", "--chunk", "0"], ["--chunk", "from 1 to"]),
+        (["bench", "--layers", "0"], ["--layers", "from 1 to"]),
+        (["inspect", "--length", "many"], ["--length", "from 0 to"]),
+    ] {
+        let error = mistral(&args).refusal();
+        assert_contains(&error, &parts);
+        assert_contains(&error, &[args[2]]);
+    }
+}
+
+#[test]
+fn nothing_is_printed_before_everything_is_read() {
+    let error = mistral(&["generate", "A", "--speculate", "no-such-folder"]).refusal();
+    assert_contains(&error, &["no-such-folder"]);
+    let other = golden("models/v01");
+    let run = mistral(&["generate", "A", "--speculate", arg(&other)]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert_contains(&run.stderr, &["the draft model has a vocabulary of"]);
+}
+
+#[test]
+fn a_file_that_is_no_model_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("zeros");
+    fs::write(&file, [0; 99]).unwrap();
+    let file = arg(&file);
+    assert_contains(&refusal(Path::new(file), "1"), &[file, "holds no model", "GGUF"]);
+    let error = mistral(&["tokenize", "A", "--model", file]).refusal();
+    assert_contains(&error, &[file, "no tokenizer that can be used", "at byte 0"]);
+    let error = mistral(&["bench", "--shape", file]).refusal();
+    assert_contains(&error, &[file]);
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for args in [&["--help"][..], &["--version"], &["generate", "--help"], &["help", "logits"]] {
         assert!(mistral(args).text().len() > 8, "{args:?}");

@@ -50,6 +50,7 @@ impl Rope {
     /// # Errors
     ///
     /// - [`OpError::OddHeadDim`]: `head_dim` is odd or 0.
+    /// - [`OpError::HeadDimTooLarge`]: there is no memory for `head_dim / 2` angles.
     /// - [`OpError::BadTheta`]: `theta` is not a finite number above 0.
     pub fn new(head_dim: usize, theta: f64, layout: RopeLayout) -> Result<Self, OpError> {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
@@ -59,7 +60,11 @@ impl Rope {
             return Err(OpError::BadTheta { found: theta });
         }
         let frequency = |d| theta.powf(-2.0 * d as f64 / head_dim as f64);
-        Ok(Self { frequencies: (0..head_dim / 2).map(frequency).collect(), layout })
+        let mut frequencies = Vec::new();
+        let reserved = frequencies.try_reserve_exact(head_dim / 2);
+        reserved.map_err(|_| OpError::HeadDimTooLarge { found: head_dim })?;
+        frequencies.extend((0..head_dim / 2).map(frequency));
+        Ok(Self { frequencies, layout })
     }
 
     /// Angles of `positions`.
@@ -192,6 +197,8 @@ mod tests {
         let bad = Rope::new(7, 10_000.0, RopeLayout::HalfSplit).unwrap_err();
         assert_eq!(bad, OpError::OddHeadDim { found: 7 });
         assert!(Rope::new(8, f64::NAN, RopeLayout::HalfSplit).is_err());
+        let huge = Rope::new(usize::MAX - 1, 10_000.0, RopeLayout::HalfSplit).unwrap_err();
+        assert_eq!(huge, OpError::HeadDimTooLarge { found: usize::MAX - 1 });
         let rope = Rope::new(8, 10_000.0, RopeLayout::HalfSplit).unwrap();
         let mut x = Array3::zeros((2, 1, 8));
         let error = rope.apply(x.view_mut(), &rope.angles(0..3)).unwrap_err();

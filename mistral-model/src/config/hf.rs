@@ -107,7 +107,7 @@ impl Quantization {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "eos_token_id is neither a token id nor a list of them")]
 enum OneOrMany {
     One(u32),
     Many(Vec<u32>),

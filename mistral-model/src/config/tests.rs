@@ -67,6 +67,27 @@ fn everything_missing_is_listed_at_once() {
 }
 
 #[test]
+fn heads_whose_product_wraps_to_a_size_that_fits_are_refused() {
+    // 8 * (2^63 + 8) and 2 * (2^63 + 8) are 64 and 16 in 64 bits: those of heads of 8.
+    let json = hf("", r#""head_dim": 9223372036854775816"#);
+    let found = problems(Config::from_hf_json(&json));
+    assert!(found[0].contains("beyond usize"), "{found:?}");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_named() {
+    for (key, value) in
+        [("sliding_window", "-1"), ("sliding_window", "[1.5]"), ("eos_token_id", "\"x\"")]
+    {
+        let json = hf(key, &format!("\"{key}\": {value}"));
+        let Err(ConfigError::Json { source }) = Config::from_hf_json(&json) else {
+            panic!("{value} is taken for {key}");
+        };
+        assert!(source.to_string().contains(key), "{source}");
+    }
+}
+
+#[test]
 fn what_would_change_the_numbers_is_refused() {
     for extra in [
         r#""rope_scaling": {"type": "yarn"}"#,

@@ -7,7 +7,10 @@ use super::{ConfigProblem, MOST_LAYERS};
 
 /// `sliding_window`: a number of tokens, or one for each layer, `null` for none.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "sliding_window is neither a number of tokens nor a list of such numbers and nulls"
+)]
 pub(super) enum SlidingWindow {
     One(usize),
     Each(Vec<Option<usize>>),

@@ -27,6 +27,14 @@ pub enum TokenizerError {
         /// Names of files that would do.
         expected: &'static str,
     },
+    /// A file that holds no tokenizer of its format.
+    #[error("{} is no tokenizer that can be used", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<TokenizerError>,
+    },
     /// Longer than any real tokenizer.
     #[error("the tokenizer has {found} bytes, expected at most {limit}")]
     TooLong {

@@ -150,13 +150,15 @@ impl TokenizerFile {
     ///
     /// - [`TokenizerError::Read`]: the file cannot be read.
     /// - [`TokenizerError::Gguf`]: a GGUF file without a SentencePiece vocabulary.
-    /// - All of [`Tokenizer::from_json`], [`Tokenizer::from_model`] or [`Tokenizer::from_pieces`].
+    /// - [`TokenizerError::File`]: another file that cannot be used, with the error of
+    ///   [`Tokenizer::from_json`], [`Tokenizer::from_model`] or [`Tokenizer::from_pieces`] as its source.
     pub fn open(&self) -> Result<Tokenizer, TokenizerError> {
-        match self.format {
+        let tokenizer = match self.format {
             TokenizerFormat::SentencePiece => Tokenizer::from_model(&self.bytes()?),
             TokenizerFormat::Json => Tokenizer::from_json(&self.bytes()?),
             TokenizerFormat::Gguf => Tokenizer::from_pieces(&self.gguf_pieces()?),
-        }
+        };
+        tokenizer.map_err(|error| self.unusable(error))
     }
 
     /// Name and bytes of a file that gives the same ids, to lie in another folder.
@@ -165,14 +167,19 @@ impl TokenizerFile {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Read`], [`TokenizerError::Gguf`]: as for [`open`](Self::open). Nothing else is
-    /// looked at: what does not open does not open as a copy.
+    /// [`TokenizerError::Read`], [`TokenizerError::Gguf`], [`TokenizerError::File`] for one that is too
+    /// long: as for [`open`](Self::open). Nothing else is looked at: what does not open does not open
+    /// as a copy.
     pub fn copy(&self) -> Result<(&'static str, Vec<u8>), TokenizerError> {
         Ok(match self.format {
             TokenizerFormat::SentencePiece => (MODEL_NAMES[0], self.bytes()?),
             TokenizerFormat::Json => (JSON_NAME, self.bytes()?),
             TokenizerFormat::Gguf => (MODEL_NAMES[0], self.gguf_pieces()?.to_model()),
         })
+    }
+
+    fn unusable(&self, error: TokenizerError) -> TokenizerError {
+        TokenizerError::File { path: self.path.clone(), source: Box::new(error) }
     }
 
     fn failed(&self, source: std::io::Error) -> TokenizerError {
@@ -190,8 +197,8 @@ impl TokenizerFile {
             .map_err(|source| self.failed(source))?;
         let found = bytes.len() as u64;
         match found > limit {
-            true if is_json => Err(TokenizerError::TooLong { found, limit }),
-            true => Err(ModelFileError::TooLong { found, limit }.into()),
+            true if is_json => Err(self.unusable(TokenizerError::TooLong { found, limit })),
+            true => Err(self.unusable(ModelFileError::TooLong { found, limit }.into())),
             false => Ok(bytes),
         }
     }

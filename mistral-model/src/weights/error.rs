@@ -29,7 +29,7 @@ pub enum WeightsError {
         .path.display()
     )]
     NoModel {
-        /// The folder.
+        /// The folder, or a file that is no GGUF file.
         path: PathBuf,
     },
     /// A JSON file that is too long.

@@ -125,6 +125,8 @@ impl Checkpoint<'static> {
             let config = config("params.json", Config::from_params_json)?;
             let archive = Archive::open(&folder.join("consolidated.safetensors"), options)?;
             Self::check(config, Naming::Mistral, (vec![archive], Vec::new()), options)
+        } else if folder.is_file() {
+            Err(WeightsError::NoModel { path: folder.to_owned() })
         } else {
             match only_gguf(folder).map_err(|source| io_error(folder, source))? {
                 Some(file) => Self::open_gguf(&file, options),

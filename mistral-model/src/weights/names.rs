@@ -180,8 +180,9 @@ pub(super) fn bytes(shape: &[usize], format: WeightFormat) -> Option<usize> {
 }
 
 fn layer_shape(config: &Config, field: LayerField) -> Vec<usize> {
-    let q = config.n_heads * config.head_dim;
-    let kv = config.n_kv_heads * config.head_dim;
+    // Not wrapped to a small number, which files might fit: no matrix has usize::MAX rows.
+    let q = config.n_heads.saturating_mul(config.head_dim);
+    let kv = config.n_kv_heads.saturating_mul(config.head_dim);
     match field {
         LayerField::AttentionNorm | LayerField::FeedForwardNorm => vec![config.dim],
         LayerField::Q => vec![q, config.dim],

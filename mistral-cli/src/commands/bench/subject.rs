@@ -111,7 +111,8 @@ fn shape(args: &BenchArgs) -> Result<Config, Failure> {
             match Config::from_hf_json(&json) {
                 Ok(config) => config,
                 // The other kind of file; if it is neither, the first error tells more.
-                Err(error) => Config::from_params_json(&json).map_err(|_| error)?,
+                Err(source) => Config::from_params_json(&json)
+                    .map_err(|_| Failure::ShapeFile { found: args.shape.clone(), source })?,
             }
         }
     };

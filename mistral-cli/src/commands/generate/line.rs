@@ -16,7 +16,7 @@ use crate::model;
 
 /// What a line asks for. What it leaves out is as the options say.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with a prompt")]
 pub(super) struct Line {
     prompt: String,
     id: Option<Value>,

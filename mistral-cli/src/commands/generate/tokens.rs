@@ -20,24 +20,33 @@ impl<'s, 'm> Tokens<'s, 'm> {
         args: &GenerateArgs,
         session: &'s mut Session<&'m Transformer>,
         sampler: Sampler,
+        drafter: Option<Box<dyn Drafter>>,
     ) -> Result<Self, Failure> {
-        let drafter: Box<dyn Drafter> = match &args.speculate {
-            None => {
-                let tokens = session.generate_more(sampler)?;
-                let tokens = if args.ignore_eos { tokens.ignore_eos() } else { tokens };
-                return Ok(Self::Plain(Box::new(tokens)));
-            }
-            Some(Speculation::Lookup) => Box::new(PromptLookup::new()),
-            Some(Speculation::Model(folder)) => {
-                let model = ModelSource::Folder(folder).load(args.compute.open.options())?;
-                Box::new(DraftModel::new(model, session.options())?)
-            }
+        let Some(drafter) = drafter else {
+            let tokens = session.generate_more(sampler)?;
+            let tokens = if args.ignore_eos { tokens.ignore_eos() } else { tokens };
+            return Ok(Self::Plain(Box::new(tokens)));
         };
         let options = SpeculationOptions::default();
         let tokens = SpeculativeGenerator::new(session, sampler, drafter, options)?;
         let tokens = if args.ignore_eos { tokens.ignore_eos() } else { tokens };
         Ok(Self::Guessed(Box::new(tokens)))
     }
+}
+
+/// What guesses tokens, if that was asked for.
+pub(super) fn drafter(
+    args: &GenerateArgs,
+    options: SessionOptions,
+) -> Result<Option<Box<dyn Drafter>>, Failure> {
+    Ok(match &args.speculate {
+        None => None,
+        Some(Speculation::Lookup) => Some(Box::new(PromptLookup::new())),
+        Some(Speculation::Model(folder)) => {
+            let model = ModelSource::Folder(folder).load(args.compute.open.options())?;
+            Some(Box::new(DraftModel::new(model, options)?))
+        }
+    })
 }
 
 /// Options of a session whose tokens may be guessed.

@@ -3,6 +3,10 @@
 //! A template is a program in Jinja that writes one string, controls and all. It is run with a limit
 //! on steps, output and size, and the string is cut into controls and text again. What people said
 //! cannot become a control there: `guard.rs` tells how.
+//!
+//! Not limited is the memory for what a template puts together on the way: one that doubles a text in
+//! every step has taken all there is long before its steps are spent. Run those of strangers in a
+//! process that may fail.
 
 mod environment;
 mod error;
