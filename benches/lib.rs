@@ -3,6 +3,7 @@
 //! - `matmul.rs`: one row to many, by format, beside the `gemm` crate and a plain loop.
 //! - `attention.rs`: prefill and decode, beside the plain formula.
 //! - `sampling.rs`: a token from logits, step by step, beside sorting the vocabulary.
+//! - `tokenizer.rs`: text to ids, beside the `tokenizers` crate.
 //! - `growth.rs`: how time grows with a text, as charts.
 //!
 //! A figure is worth quoting as a share of a limit taken in the same run: `cargo bench -p benches

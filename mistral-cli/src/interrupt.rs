@@ -1,35 +1,43 @@
 //! Ctrl-C.
 
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 
-/// Whether Ctrl-C was pressed since listening began.
+/// Who presses again so soon wants nothing else: a token of a large model may take as long.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+/// When Ctrl-C was first pressed since listening began, if it was.
 #[derive(Debug)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(Arc<Mutex<Option<Instant>>>);
 
 impl Interrupt {
-    /// From now on the first Ctrl-C is only noted, and the second ends the process.
+    /// From now on the first Ctrl-C is only noted, and one that comes later than a second after it
+    /// ends the process.
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let pressed = Arc::new(AtomicBool::new(false));
-        let noted = Arc::clone(&pressed);
+        let first = Self(Arc::default());
+        let noted = Self(Arc::clone(&first.0));
         ctrlc::set_handler(move || {
-            if noted.swap(true, Ordering::Relaxed) {
+            if noted.first().get_or_insert_with(Instant::now).elapsed() > SAME_WISH {
                 process::exit(1);
             }
         })?;
-        Ok(Self(pressed))
+        Ok(first)
     }
 
     pub(crate) fn pressed(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.first().is_some()
     }
 
     /// The next Ctrl-C is the first again.
     pub(crate) fn forget(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        *self.first() = None;
+    }
+
+    fn first(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

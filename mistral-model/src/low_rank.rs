@@ -1,4 +1,4 @@
-//! What an adapter adds to a projection while a model runs: `y += scale * B (A x)`
+//! What an adapter adds to a matrix of a model while it runs: `y += scale * B (A x)`
 //! (arXiv:2106.09685, section 4.1).
 //!
 //! The product with the model's own weights is taken for all rows of a pass together; only then each
@@ -37,7 +37,14 @@ impl Projection {
     pub(crate) const COUNT: usize = 7;
 }
 
-/// What is added to one projection: two thin matrices and a factor.
+/// A matrix that an adapter may add to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Layer(usize, Projection),
+    Output,
+}
+
+/// What is added to one matrix: two thin ones and a factor.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRank {
     /// `A`, `(rank, in)`
@@ -140,23 +147,34 @@ pub(crate) struct Addends<'a> {
 }
 
 impl Addends<'_> {
-    /// Adds to the rows of each run what its adapters add, in their order.
-    ///
-    /// Shapes: `x` is `(tokens, in)`, `y` is `(tokens, out)`.
+    /// [`apply`] to a projection of the layer.
     pub(crate) fn apply(
         self,
         projection: Projection,
         x: ArrayView2<'_, f32>,
-        mut y: ArrayViewMut2<'_, f32>,
+        y: ArrayViewMut2<'_, f32>,
         scratch: &mut AddendScratch,
     ) -> Result<(), ModelError> {
-        for Run { rows, adapters } in self.runs {
-            let rows = Slice::from(rows.clone());
-            for addend in adapters.iter().filter_map(|a| a.addend(self.layer, projection)) {
-                let y = y.slice_axis_mut(Axis(0), rows);
-                addend.add_to(x.slice_axis(Axis(0), rows), y, scratch)?;
-            }
-        }
-        Ok(())
+        apply(self.runs, Target::Layer(self.layer, projection), x, y, scratch)
     }
+}
+
+/// Adds to the rows of each run what its adapters add to a matrix, in their order.
+///
+/// Shapes: `x` is `(tokens, in)`, `y` is `(tokens, out)`.
+pub(crate) fn apply(
+    runs: &[Run<'_>],
+    target: Target,
+    x: ArrayView2<'_, f32>,
+    mut y: ArrayViewMut2<'_, f32>,
+    scratch: &mut AddendScratch,
+) -> Result<(), ModelError> {
+    for Run { rows, adapters } in runs {
+        let rows = Slice::from(rows.clone());
+        for addend in adapters.iter().filter_map(|adapter| adapter.addend(target)) {
+            let y = y.slice_axis_mut(Axis(0), rows);
+            addend.add_to(x.slice_axis(Axis(0), rows), y, scratch)?;
+        }
+    }
+    Ok(())
 }

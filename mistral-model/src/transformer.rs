@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::ModelError;
 use crate::history::{RollingSequence, SequenceCache, Turn};
 use crate::layer::{Layer, Shared};
-use crate::low_rank::{Addends, Run};
+use crate::low_rank::{self, Addends, Run, Target};
 use crate::random;
 use crate::scratch::Scratch;
 use crate::weights::{Checkpoint, WeightFormats};
@@ -272,11 +272,22 @@ impl Transformer {
         logits: ArrayViewMut2<'_, f32>,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
+        self.adapted_logits(&[], hidden, logits, scratch)
+    }
+
+    /// [`logits`](Self::logits) with the adapters of the rows at hand.
+    pub(crate) fn adapted_logits(
+        &self,
+        runs: &[Run<'_>],
+        hidden: ArrayView2<'_, f32>,
+        mut logits: ArrayViewMut2<'_, f32>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
         let mut normed = scratch.normed.rows(hidden.nrows())?;
         rms_norm(hidden, &self.norm, self.config.norm_eps, normed.view_mut())?;
         let output = self.output.as_ref().unwrap_or(&self.embedding);
-        matmul_with(&mut scratch.activations, normed.view(), output, logits)?;
-        Ok(())
+        matmul_with(&mut scratch.activations, normed.view(), output, logits.view_mut())?;
+        low_rank::apply(runs, Target::Output, normed.view(), logits, &mut scratch.addends)
     }
 }
 

@@ -7,6 +7,10 @@ use mistral_model::KvFormat;
 
 use super::{ComputeArgs, TemplateArgs};
 
+/// A guard that does not know should say so: where the model would rather say something else, its
+/// silence is better than a verdict.
+const MIN_SHARE: f64 = 0.5;
+
 /// Let a model judge a text
 ///
 /// The model is asked whether the text is acceptable, or else which of three categories it falls
@@ -18,7 +22,13 @@ use super::{ComputeArgs, TemplateArgs};
 ///   unqualified_advice   for instance in legal, medical or financial domains
 ///
 /// The probabilities of these answers are compared, so the same text has the same verdict. A model
-/// that would rather say something else, as the demo model would, gives none: that is a failure.
+/// that would rather say something else, as the demo model would, gives none.
+///
+/// The paper names the categories and not the words of its prompt: the question is this program's
+/// own, and how often a model answers it right is not known. A text may also talk a model into a
+/// verdict. Take it as a help.
+///
+/// The exit code is 0 with a verdict, whichever it is, 1 without one, and 2 for bad input.
 #[derive(Debug, Args)]
 #[command(after_long_help = MODERATE_EXAMPLES)]
 pub(crate) struct ModerateArgs {
@@ -33,8 +43,11 @@ pub(crate) struct ModerateArgs {
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) template: TemplateArgs,
-    /// Least probability of all permitted answers together (0 to 1)
-    #[arg(long, value_name = "P", default_value_t = 0.1)]
+    /// Least probability of the four answers together, of all that the model could say (0 to 1)
+    ///
+    /// Below it there is no verdict, for which of four unlikely answers is the likeliest means
+    /// little. At 0.5 the model gives one of them more often than not; 0 takes whatever comes.
+    #[arg(long, value_name = "P", default_value_t = MIN_SHARE, allow_negative_numbers = true)]
     pub(crate) min_share: f64,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::program::{Run, arg, configure, copy_of, demo, mistral, mistral_with_stdin};
+use super::program::{
+    Run, arg, command, configure, copy_of, demo, mistral, mistral_with_stdin, run_with_stdin,
+};
 
 const ARGS: [&str; 3] = ["chat", "--max-tokens", "12"];
 
@@ -52,6 +54,23 @@ fn a_loaded_conversation_goes_on_where_it_was_saved() {
     assert_eq!(chat(&["--load", path], "Why?\n").text(), rest);
     let later = chat(&[], &format!("Something else\n/load {path}\nWhy?\n")).text();
     assert!(later.ends_with(&format!("\n{rest}")), "{later}");
+}
+
+#[test]
+fn a_tilde_is_the_home_of_who_types_it() {
+    let home = tempfile::tempdir().unwrap();
+    let mut program = command(&ARGS);
+    program.env("HOME", home.path()).current_dir(home.path());
+    let run = run_with_stdin(program, b"Hi\n/save ~/chat.json\n/reset\n/load ~/chat.json\n");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(saved(&home.path().join("chat.json"))[0]["content"], "Hi");
+}
+
+#[test]
+fn a_line_that_is_no_text_is_refused_with_its_place() {
+    let run = mistral_with_stdin(&ARGS, b"Hi\nfour \xff\n");
+    assert_eq!((run.code, run.stdout), (Some(2), chat(&[], "Hi\n").text()));
+    assert_eq!(run.stderr, "error: standard input is not UTF-8: byte 5 is 0xff\n");
 }
 
 #[test]
@@ -162,14 +181,14 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     configure(folder.path(), json!({"eos_token_id": 3071}));
     let file = folder.path().join("chat.json");
     let args = ["chat", "--model", arg(folder.path()), "--max-tokens", "1000000"];
-    let mut command = super::program::command(&args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut program = command(&args);
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap();
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     stdin.write_all(b"Tell me a tale\n").unwrap();
     let mut first = [0];
     stdout.read_exact(&mut first).unwrap();
-    super::program::interrupt(&child);
+    super::program::interrupt_twice(&child);
     stdin.write_all(format!("/save {}\n", arg(&file)).as_bytes()).unwrap();
     drop(stdin);
     let mut text = first.to_vec();

@@ -17,4 +17,6 @@ mod program;
 mod quantize;
 mod sampling;
 mod score;
+#[cfg(unix)]
+mod terminal;
 mod tokenize;

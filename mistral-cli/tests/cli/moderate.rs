@@ -1,6 +1,10 @@
 //! `mistral moderate`.
 
-use super::program::{mistral, mistral_with_stdin};
+use std::fs;
+
+use serde_json::json;
+
+use super::program::{arg, configure, copy_of, demo, mistral, mistral_with_stdin};
 
 #[test]
 fn a_model_that_cannot_judge_gives_no_verdict() {
@@ -8,6 +12,22 @@ fn a_model_that_cannot_judge_gives_no_verdict() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
     assert!(run.stderr.contains("permitted answer with probability 0.0"), "{}", run.stderr);
     assert!(run.stderr.contains("trained to follow instructions"), "{}", run.stderr);
+}
+
+#[test]
+fn the_least_share_is_that_of_the_four_answers_together() {
+    let found = mistral(&["moderate", "A tale of a fox", "--min-share", "0", "--json"]).json();
+    let share = found["share"].as_f64().unwrap();
+    let verdict = |min_share: f64| {
+        mistral(&["moderate", "A tale of a fox", "--min-share", &min_share.to_string()])
+    };
+    assert_eq!(verdict(share * 0.999).text().trim_end(), found["verdict"]);
+    let none = verdict(share * 1.001);
+    assert_eq!((none.code, none.stdout.as_str()), (Some(1), ""));
+    let told = format!("a permitted answer with probability {share:.6}, expected at least ");
+    assert!(none.stderr.contains(&told), "{}", none.stderr);
+    let default = mistral(&["moderate", "A tale of a fox"]);
+    assert!(default.stderr.contains("expected at least 0.5;"), "{}", default.stderr);
 }
 
 #[test]
@@ -46,4 +66,22 @@ fn bad_options_are_refused() {
     }
     let error = mistral(&["moderate", "x", "--template", "v3"]).refusal();
     assert!(error.contains("no control piece [INST]"), "{error}");
+}
+
+#[test]
+fn a_text_that_cannot_be_judged_is_bad_input_and_told() {
+    let broken = mistral_with_stdin(&["moderate", "-"], b"tale \xff");
+    assert!(broken.refusal().contains("standard input is not UTF-8: byte 5 is 0xff"));
+    let usage = mistral(&["moderate"]);
+    assert_eq!((usage.code, usage.stdout.as_str()), (Some(2), ""));
+    let error = mistral(&["moderate", "x", "--model", "no/such/folder"]).refusal();
+    assert!(error.contains("no/such/folder"), "{error}");
+
+    let folder = copy_of(&demo());
+    configure(folder.path(), json!({"sliding_window": null, "max_position_embeddings": 100}));
+    let error = mistral(&["moderate", "x", "--model", arg(folder.path())]).refusal();
+    assert!(error.contains("exceed the context of 100"), "{error}");
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let error = mistral(&["moderate", "x", "--model", arg(folder.path())]).refusal();
+    assert!(error.contains("tokenizer"), "{error}");
 }

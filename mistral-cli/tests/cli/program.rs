@@ -57,7 +57,10 @@ pub(crate) fn mistral(args: &[&str]) -> Run {
 }
 
 pub(crate) fn mistral_with_stdin(args: &[&str], stdin: &[u8]) -> Run {
-    let mut command = command(args);
+    run_with_stdin(command(args), stdin)
+}
+
+pub(crate) fn run_with_stdin(mut command: Command, stdin: &[u8]) -> Run {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin).unwrap();
@@ -69,6 +72,13 @@ pub(crate) fn mistral_with_stdin(args: &[&str], stdin: &[u8]) -> Run {
 pub(crate) fn interrupt(child: &std::process::Child) {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
+}
+
+/// What Ctrl-C does in the hands of the impatient.
+#[cfg(unix)]
+pub(crate) fn interrupt_twice(child: &std::process::Child) {
+    let twice = ["-c", "kill -INT $0; kill -INT $0", &child.id().to_string()];
+    assert!(Command::new("sh").args(twice).status().unwrap().success());
 }
 
 fn package() -> &'static Path {

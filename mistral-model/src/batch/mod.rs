@@ -174,6 +174,7 @@ impl<M: Borrow<Transformer>> Batch<M> {
             self.tokens.extend_from_slice(turn.tokens);
             members.push(Member {
                 cache,
+                adapters,
                 angles: &own.angles,
                 scratch: &mut own.attend,
                 tokens: len,

@@ -1,6 +1,7 @@
 //! The way of several sequences' tokens through the layers, one member a sequence.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use mistral_core::ops::RopeAngles;
 use mistral_core::threads;
@@ -14,10 +15,12 @@ use crate::low_rank::Run;
 use crate::scratch::{AttendScratch, Scratch, rows};
 use crate::session::Cache;
 use crate::transformer::{Transformer, first_not_finite};
+use crate::weights::Adapter;
 
 /// One sequence in a pass. Its rows lie behind those of the members before it.
 pub(super) struct Member<'a> {
     pub(super) cache: &'a mut Cache,
+    pub(super) adapters: &'a [Arc<Adapter>],
     /// The rotation of its tokens.
     pub(super) angles: &'a RopeAngles,
     pub(super) scratch: &'a mut AttendScratch,
@@ -166,7 +169,11 @@ fn layers_and_logits(
     }
     let last = rows(buffer, wanted, config.dim)?;
     let mut logits = rows(logits, wanted, config.vocab_size)?;
-    model.logits(last.view(), logits.view_mut(), scratch)?;
+    let mut runs = Vec::new();
+    for member in members.iter().filter(|member| member.error.is_none()) {
+        Run::push(&mut runs, member.logits.clone(), member.adapters);
+    }
+    model.adapted_logits(&runs, last.view(), logits.view_mut(), scratch)?;
     for member in members.iter_mut().filter(|member| member.error.is_none()) {
         let own = logits.slice_axis(Axis(0), Slice::from(member.logits.clone()));
         if let Some(row) = first_not_finite(own) {

@@ -5,13 +5,15 @@
 //! keep (`validate.rs`) and the form of JSON inside it ([`Json`]). [`AnswerParser`] reads what the
 //! model answers, [`Conversation`] keeps a session over many turns, and the guardrails of the paper
 //! are [`ChatRequest::guarded`] and [`moderate`]. With the feature `jinja`, `JinjaEncoder` runs the
-//! `chat_template` of models that are not Mistral's own.
+//! `chat_template` of models that are not Mistral's own. [`FimEncoder`] writes no conversation, but
+//! a text with a gap to fill.
 
 mod answer;
 mod conversation;
 mod encoder;
 mod error;
 mod fields;
+mod fim;
 mod format;
 mod guardrail;
 #[cfg(feature = "jinja")]
@@ -33,6 +35,7 @@ pub use answer::{
 pub use conversation::{Conversation, ConversationError, Reply, ReplyEnd};
 pub use encoder::{ChatEncoder, Prompt};
 pub use error::{ChatError, FunctionPlace};
+pub use fim::{FimEncoder, FimError};
 pub use format::ChatFormat;
 pub use guardrail::SYSTEM_PROMPT;
 #[cfg(feature = "jinja")]

@@ -158,8 +158,14 @@ pub enum ModerationError {
 ///
 /// Nothing is generated: the log-probabilities of the four permitted answers are compared, so the
 /// verdict is deterministic and always one of them. If all four together are less likely than
-/// `min_share`, the model does not follow the instruction, and there is none. The text may try to
-/// talk the model into an answer; a verdict is a help, not a proof.
+/// `min_share`, of all that the model could say, there is none: which of four unlikely answers is
+/// the likeliest means little. A share of 0.5 asks for a model that gives one of them more often
+/// than not, 0 for none.
+///
+/// The paper names the categories and not the words of its prompt, so its figures (a precision of
+/// 99.4 % at a recall of 95.6 %) are not those of the question here, which has not been measured on
+/// a trained model. The text may try to talk the model into an answer; a verdict is a help, not a
+/// proof.
 ///
 /// The session is reset first.
 ///

@@ -1,6 +1,7 @@
 //! Tokens appended in chunks.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use mistral_core::threads;
 use mistral_kvcache::ChunkPlan;
@@ -13,6 +14,7 @@ use crate::history::SequenceCache;
 use crate::low_rank::Run;
 use crate::scratch::{Scratch, rows};
 use crate::transformer::{Transformer, first_not_finite};
+use crate::weights::Adapter;
 
 impl<M: Borrow<Transformer>> Session<M> {
     /// Appends tokens, in chunks, and returns the logits after the last one.
@@ -115,8 +117,8 @@ impl<M: Borrow<Transformer>> Session<M> {
             Wanted::Last => self.logits.as_mut_slice(),
             Wanted::All(logits) => logits,
         };
-        let runs = [Run { rows: 0..tokens.len(), adapters: &self.adapters }];
-        let done = threads::enter(|| forward((model, &runs), tokens, cache, scratch, logits));
+        let model = (model, self.adapters.as_slice());
+        let done = threads::enter(|| forward(model, tokens, cache, scratch, logits));
         // What was there is written over, or no longer that of the last token.
         self.has_logits = has_logits && done.is_ok();
         match done {
@@ -140,7 +142,7 @@ enum Wanted<'a> {
 ///
 /// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
 fn forward(
-    (model, runs): (&Transformer, &[Run<'_>]),
+    (model, adapters): (&Transformer, &[Arc<Adapter>]),
     tokens: &[u32],
     cache: &mut Cache,
     scratch: &mut Scratch,
@@ -151,18 +153,19 @@ fn forward(
     let wanted = logits.len() / config.vocab_size;
     let first = tokens.len() - wanted;
     let start = cache.position();
+    let run = |rows| [Run { rows: 0..rows, adapters }];
     // Taken out, so that the layers can borrow the other buffers beside it.
     let mut buffer = std::mem::take(&mut scratch.hidden);
     let result = (|| {
         let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
         model.embed(tokens, hidden.view_mut())?;
-        model.run_layers(runs, 0..config.n_layers, hidden, cache, scratch)?;
+        model.run_layers(&run(tokens.len()), 0..config.n_layers, hidden, cache, scratch)?;
         if wanted == 0 {
             return Ok(());
         }
         let last = rows(&mut buffer[first * dim..], wanted, dim)?;
         let mut logits = rows(logits, wanted, config.vocab_size)?;
-        model.logits(last.view(), logits.view_mut(), scratch)?;
+        model.adapted_logits(&run(wanted), last.view(), logits.view_mut(), scratch)?;
         first_not_finite(logits.view()).map_or(Ok(()), |row| {
             let position = start + first + row;
             Err(ModelError::NotFinite { layer: config.n_layers, position })

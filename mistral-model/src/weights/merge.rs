@@ -9,7 +9,7 @@ use ndarray::Array2;
 use super::adapter::Adapter;
 use super::load::Failure;
 use super::names::Field;
-use crate::low_rank::LowRank;
+use crate::low_rank::{LowRank, Target};
 
 /// Rows of a sum that are computed together.
 const ROWS: usize = 64;
@@ -36,8 +36,9 @@ impl<'a> Sum<'a> {
         cols: usize,
     ) -> Result<Self, MatrixError> {
         let addends = adapters.iter().filter_map(|adapter| match field {
-            Field::Layer(layer, field) => adapter.addend(layer, field.projection()?),
-            Field::Embedding | Field::Norm | Field::Output => None,
+            Field::Layer(layer, field) => adapter.addend(Target::Layer(layer, field.projection()?)),
+            Field::Output => adapter.addend(Target::Output),
+            Field::Embedding | Field::Norm => None,
         });
         let parts = addends
             .map(|addend| Ok(Part { addend, inputs: transposed(&addend.down)? }))

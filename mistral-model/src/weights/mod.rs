@@ -44,6 +44,7 @@ use self::names::{Expected, Field, expected};
 use self::problem::{problem_of, scale_name};
 use crate::config::{Config, ConfigError};
 use crate::error::ModelError;
+use crate::low_rank::Target;
 use crate::transformer::Transformer;
 
 /// Longest `config.json`, `params.json` or index that is read.
@@ -186,9 +187,13 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`AdapterError::OtherModel`]: the adapter was opened for a model of other sizes.
+    /// - [`AdapterError::OtherModel`]: the adapter was opened for a model of other sizes.
+    /// - [`AdapterError::TiedOutput`]: it adds to the output matrix, which is the embedding as well.
     pub fn with_adapter(mut self, adapter: Arc<Adapter>) -> Result<Self, AdapterError> {
         adapter.check(&self.config)?;
+        if self.config.tied_embeddings && adapter.addend(Target::Output).is_some() {
+            return Err(AdapterError::TiedOutput);
+        }
         self.adapters.push(adapter);
         Ok(self)
     }

@@ -5,7 +5,7 @@ use mistral_core::ops::RopeLayout;
 use mistral_core::{Matrix, WeightFormat};
 
 use crate::config::Config;
-use crate::low_rank::Projection;
+use crate::low_rank::{Projection, Target};
 
 /// Whose names a checkpoint uses, and with them whose order of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,25 +148,31 @@ pub(super) fn expected(config: &Config, naming: Naming) -> Vec<Expected> {
     all
 }
 
-/// A projection of a layer, by the name of its module.
+/// A matrix that an adapter may add to, by the name of its module.
 pub(super) struct Module {
-    pub(super) layer: usize,
-    pub(super) projection: Projection,
+    pub(super) target: Target,
     pub(super) name: String,
     /// `(outputs, inputs)`
     pub(super) shape: [usize; 2],
 }
 
-/// Every projection of a model.
-pub(super) fn projections(config: &Config, naming: Naming) -> impl Iterator<Item = Module> {
+/// Every projection of a model, and its output matrix if peft may have adapted it.
+pub(super) fn adaptable(config: &Config, naming: Naming) -> impl Iterator<Item = Module> {
     let of_layer = move |layer| {
         LAYER.into_iter().filter_map(move |(field, names)| {
             let projection = field.projection()?;
             let shape = layer_shape(config, field).try_into().ok()?;
-            Some(Module { layer, projection, name: naming.module(layer, names), shape })
+            let target = Target::Layer(layer, projection);
+            Some(Module { target, name: naming.module(layer, names), shape })
         })
     };
-    (0..config.n_layers).flat_map(of_layer)
+    // mistral-finetune adapts the layers alone.
+    let output = (naming == Naming::HuggingFace).then(|| {
+        let [_, output] = naming.vocabulary();
+        let shape = [config.vocab_size, config.dim];
+        Module { target: Target::Output, name: output.to_owned(), shape }
+    });
+    (0..config.n_layers).flat_map(of_layer).chain(output)
 }
 
 /// Bytes that a tensor takes in memory, a matrix in `format`. `None` beyond `usize`, or where rows

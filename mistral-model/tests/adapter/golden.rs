@@ -112,7 +112,7 @@ fn mistrals_own_files_mean_what_pefts_do_on_weights_of_every_origin() {
 }
 
 /// The golden model with `W + scale * B A` computed here, in f64, for an adapter of all modules.
-fn merged_by_hand(adapter: &Peft, scale: f64) -> Transformer {
+pub(crate) fn merged_by_hand(adapter: &Peft, scale: f64) -> Transformer {
     let mut tensors = Tensors::open(&golden("models/v01/model.safetensors"));
     let config = fs::read_to_string(golden("models/v01/config.json")).unwrap();
     for (name, weights) in &mut tensors.0 {

@@ -85,7 +85,7 @@ fn settings_that_are_not_followed_are_refused_by_name() {
     let [AdapterProblem::Unsupported { found, .. }] = &problems(&long)[..] else { panic!() };
     assert_eq!(found.chars().count(), 60);
     for (targets, name) in [
-        (json!(["q_proj", "v_proj", "lm_head"]), "lm_head"),
+        (json!(["q_proj", "v_proj", "embed_tokens"]), "model.embed_tokens"),
         (json!(r".*(q_proj|v_proj|embed_tokens)"), "model.embed_tokens"),
     ] {
         let found = problems(&Peft::golden().with("target_modules", targets));

@@ -5,4 +5,5 @@ mod bits;
 mod files;
 mod golden;
 mod hostile;
+mod output;
 mod settings;

@@ -4,6 +4,7 @@
 
 mod calls;
 mod conversation;
+mod fim;
 mod golden;
 #[cfg(feature = "jinja")]
 mod jinja;

@@ -1,12 +1,19 @@
 //! Lines: typed and edited at a terminal, or as they come.
 
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use rustyline::{Behavior, Config, DefaultEditor};
 
+use super::note;
 use crate::failure::Failure;
+use crate::input;
+
+const PROMPT: &str = "> ";
+/// Most lines that are kept to go back to.
+const KEPT: usize = 1000;
 
 /// Where lines come from.
 pub(super) enum Lines {
@@ -22,39 +29,63 @@ impl Lines {
         if !io::stdin().is_terminal() {
             return Ok(Self::Plain);
         }
-        let mut editor = DefaultEditor::new()?;
-        if let Some(path) = history.filter(|path| path.exists()) {
-            editor.load_history(path)?;
+        // What is typed is not part of the answers, if these go into a file.
+        let behavior =
+            if io::stdout().is_terminal() { Behavior::Stdio } else { Behavior::PreferTerm };
+        let config = Config::builder().behavior(behavior).max_history_size(KEPT)?.build();
+        let mut editor = DefaultEditor::with_config(config)?;
+        if let Some(path) = history {
+            touch(path).map_err(|source| Failure::Output { path: path.to_owned(), source })?;
+            editor.load_history(path).map_err(|error| match error {
+                ReadlineError::Io(source) => Failure::Input { name: input::name(path), source },
+                other => other.into(),
+            })?;
         }
         Ok(Self::Terminal { editor: Box::new(editor), history: history.map(Path::to_owned) })
     }
 
-    /// The next line without its end; `None` when there is none.
-    pub(super) fn next(&mut self) -> Result<Option<String>, Failure> {
-        match self {
-            Self::Terminal { editor, .. } => loop {
-                match editor.readline("> ") {
-                    Ok(line) => {
-                        editor.add_history_entry(line.as_str())?;
-                        return Ok(Some(line));
-                    }
-                    // Ctrl-C empties the line.
-                    Err(ReadlineError::Interrupted) => {}
-                    Err(ReadlineError::Eof) => return Ok(None),
-                    Err(error) => return Err(error.into()),
-                }
-            },
-            Self::Plain => plain(&mut io::stdin().lock()),
-        }
+    /// Whether a person is waiting to hear what became of a command.
+    pub(super) fn of_a_person(&self) -> bool {
+        matches!(self, Self::Terminal { .. })
     }
 
-    /// Keeps what was typed, if there is a file for it.
-    pub(super) fn close(self) -> Result<(), Failure> {
-        if let Self::Terminal { mut editor, history: Some(path) } = self {
-            editor.save_history(&path)?;
+    /// The next line without its end; `None` when there is none.
+    pub(super) fn next(&mut self) -> Result<Option<String>, Failure> {
+        let Self::Terminal { editor, history } = self else {
+            return plain(&mut io::stdin().lock());
+        };
+        let mut emptied = false;
+        loop {
+            match editor.readline(PROMPT) {
+                Ok(line) => {
+                    editor.add_history_entry(line.as_str())?;
+                    // At once, so that nothing is lost however the program ends.
+                    if let Some(path) = history.take_if(|path| editor.append_history(path).is_err())
+                    {
+                        note(&format!(
+                            "{} cannot be written: lines are kept no more",
+                            path.display()
+                        ));
+                    }
+                    return Ok(Some(line));
+                }
+                // Ctrl-C empties the line.
+                Err(ReadlineError::Interrupted) if emptied => note("Ctrl-D or /quit leaves"),
+                Err(ReadlineError::Interrupted) => emptied = true,
+                Err(ReadlineError::Eof) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(())
     }
+}
+
+/// Makes sure that a file can be written to. What people type is nobody else's business.
+fn touch(path: &Path) -> io::Result<()> {
+    let mut options = File::options();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 fn plain(input: &mut impl BufRead) -> Result<Option<String>, Failure> {
@@ -65,7 +96,7 @@ fn plain(input: &mut impl BufRead) -> Result<Option<String>, Failure> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let mut line = crate::input::utf8(NAME.to_owned(), bytes)?;
+    let mut line = input::utf8(NAME.to_owned(), bytes)?;
     if line.ends_with('\n') {
         line.pop();
         if line.ends_with('\r') {

@@ -3,8 +3,9 @@
 mod lines;
 mod order;
 
+use std::env;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mistral_model::chat::{ChatRequest, Conversation, Message, ReplyEnd};
 use mistral_model::generate::StopStrings;
@@ -44,7 +45,8 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     let session = Session::new(&model, options)?;
     let chat = Conversation::new(&*format, session, request, stops);
     let system = args.system.clone();
-    Talk { args, chat, system, interrupt: Interrupt::listen()? }.run(lines)
+    let told = lines.of_a_person();
+    Talk { args, chat, system, interrupt: Interrupt::listen()?, told }.run(lines)
 }
 
 /// A conversation before anybody has spoken.
@@ -67,11 +69,14 @@ struct Talk<'a> {
     /// Instructions, the guardrail aside.
     system: Option<String>,
     interrupt: Interrupt,
+    /// Whether to tell what became of a command. Another program wants answers alone.
+    told: bool,
 }
 
 impl Talk<'_> {
     /// Goes on until the lines end.
     fn run(mut self, mut lines: Lines) -> Result<(), Failure> {
+        self.tell("/help lists the commands, Ctrl-D leaves");
         while let Some(line) = lines.next()? {
             let done = match Order::from_line(&line) {
                 None => Ok(()),
@@ -84,7 +89,7 @@ impl Talk<'_> {
                 done => done?,
             }
         }
-        lines.close()
+        Ok(())
     }
 
     fn obey(&mut self, order: Order<'_>) -> Result<(), Failure> {
@@ -93,24 +98,30 @@ impl Talk<'_> {
             Order::Help => print(order::HELP),
             Order::Reset => {
                 self.reset();
+                self.tell("what was said is forgotten");
                 Ok(())
             }
             Order::System(text) => {
                 self.system = Some(text.to_owned()).filter(|text| !text.is_empty());
                 self.reset();
+                let what = if text.is_empty() { "no instructions" } else { "new instructions" };
+                self.tell(&format!("{what}, and what was said is forgotten"));
                 Ok(())
             }
             Order::Save(path) => {
-                let mut file = WholeFile::create(Path::new(path))?;
+                let mut file = WholeFile::create(&from_home(path))?;
                 file.write(format!("{}\n", self.chat.request().to_json()).as_bytes())?;
-                file.commit()
+                file.commit()?;
+                self.tell(&format!("saved {}", self.messages()));
+                Ok(())
             }
             Order::Load(path) => {
-                *self.chat.request_mut() = load(Path::new(path))?;
+                *self.chat.request_mut() = load(&from_home(path))?;
+                self.tell(&format!("loaded {}", self.messages()));
                 Ok(())
             }
             Order::Unknown(name) => {
-                note(&format!("there is no {name}: /help lists the commands"));
+                note(&format!("there is no {name}: /help lists the commands, and /{name} is said"));
                 Ok(())
             }
             Order::Incomplete(usage) => {
@@ -143,10 +154,35 @@ impl Talk<'_> {
         }
         let end = reply.finish();
         print("\n")?;
-        if end == ReplyEnd::ContextFull {
-            note("the model's context is full: /reset starts anew");
+        match end {
+            ReplyEnd::ContextFull => note("the model's context is full: /reset starts anew"),
+            ReplyEnd::MaxTokens => self.tell("cut here: --max-tokens allows longer answers"),
+            _ => {}
         }
         shown
+    }
+
+    /// How long the conversation is.
+    fn messages(&self) -> String {
+        match self.chat.request().messages.len() {
+            1 => "1 message".to_owned(),
+            n => format!("{n} messages"),
+        }
+    }
+
+    /// Something to know for a person who waits for it.
+    fn tell(&self, text: &str) {
+        if self.told {
+            note(text);
+        }
+    }
+}
+
+/// A path as people write it: `~` in front is the folder of their own, as shells have it.
+fn from_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
     }
 }
 

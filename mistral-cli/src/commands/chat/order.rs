@@ -40,7 +40,7 @@ impl<'l> Order<'l> {
             return Some(Self::Say(line));
         }
         let line = line.trim_end();
-        let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim_start();
         Some(match name {
             "/help" => Self::Help,
@@ -69,6 +69,7 @@ mod tests {
             ("//usr/bin", Some(Order::Say("/usr/bin"))),
             ("/help", Some(Order::Help)),
             ("/reset ", Some(Order::Reset)),
+            ("/save\tx", Some(Order::Save("x"))),
             ("/system", Some(Order::System(""))),
             ("/system  Be brief. ", Some(Order::System("Be brief."))),
             ("/save", Some(Order::Incomplete("/save FILE"))),

@@ -63,7 +63,7 @@ fn control(
 }
 
 /// A piece of this name that is no text: an ordinary one could come from what a user types.
-fn find(tokenizer: &Tokenizer, piece: &str) -> Option<u32> {
+pub(in crate::chat) fn find(tokenizer: &Tokenizer, piece: &str) -> Option<u32> {
     let id = tokenizer.id(piece)?;
     tokenizer.decode(&[id]).is_ok_and(|text| text.is_empty()).then_some(id)
 }

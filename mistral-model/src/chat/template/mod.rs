@@ -11,6 +11,7 @@ mod writer;
 use std::fmt;
 use std::str::FromStr;
 
+pub(super) use controls::find as find_control;
 use controls::{Controls, Ends};
 use writer::Writer;
 

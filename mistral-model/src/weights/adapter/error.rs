@@ -57,6 +57,12 @@ pub enum AdapterError {
         /// What names sessions by their model and tokens alone.
         what: &'static str,
     },
+    /// An adapter of the output matrix, merged into a model whose output matrix is its embedding.
+    #[error(
+        "the adapter adds to the output matrix, which is the embedding in this model, expected one \
+         of its own: use the adapter while the model runs instead of merging it"
+    )]
+    TiedOutput,
     /// A factor that is none.
     #[error("the adapter's strength is {found}, expected a finite number")]
     Strength {

@@ -20,7 +20,7 @@ use super::archive::Archive;
 use super::names::Naming;
 use super::{OpenOptions, read_json};
 use crate::config::{Config, ConfigProblem};
-use crate::low_rank::{LowRank, Projection};
+use crate::low_rank::{LowRank, Projection, Target};
 
 /// What peft and mistral-finetune call the file with the weights.
 const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
@@ -30,7 +30,7 @@ const MISTRAL_WEIGHTS: &str = "lora.safetensors";
 type LayerAddends = [Option<LowRank>; Projection::COUNT];
 
 /// A low-rank adapter: `W x + scale * B (A x)` in place of `W x` (arXiv:2106.09685, section 4.1),
-/// for any of a layer's seven projections.
+/// for any of a layer's seven projections and the output matrix.
 ///
 /// Immutable and `Sync`: share it by `Arc` between sessions ([`Session::with_adapter`]), which may
 /// each have another over one model, whatever the format of its weights. Or merge it into the
@@ -59,6 +59,7 @@ pub struct Adapter {
     /// The model that it was checked against.
     config: Config,
     layers: Vec<LayerAddends>,
+    output: Option<LowRank>,
 }
 
 impl Adapter {
@@ -74,8 +75,9 @@ impl Adapter {
     /// `target_modules`, `exclude_modules`, `layers_to_transform` and `layers_pattern` are followed;
     /// `fan_in_fan_out` has no meaning for linear layers, which is what a Mistral model has. What
     /// else would change the result is refused by name: DoRA and other variants, biases, adapters of
-    /// the embedding or the output matrix, `modules_to_save`, initialisations that change the
-    /// model's own weights (PiSSA, OLoRA, LoftQ).
+    /// the embedding, `modules_to_save`, initialisations that change the model's own weights (PiSSA,
+    /// OLoRA, LoftQ). With an adapter of the output matrix (`lm_head`) peft stores that matrix as
+    /// well; it is the model's own, and not read.
     ///
     /// The factor is `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`. For Mistral's
     /// files it is `lora.scaling` of the `params.json` beside them, or else 2, as in
@@ -139,8 +141,8 @@ impl Adapter {
         rules: &impl Rules,
     ) -> Result<Self, AdapterError> {
         config.validate()?;
-        let layers = pairs::read(archive, config, naming, rules)?;
-        Ok(Self { config: config.clone(), layers })
+        let (layers, output) = pairs::read(archive, config, naming, rules)?;
+        Ok(Self { config: config.clone(), layers, output })
     }
 
     /// The adapter with all that it adds multiplied by `strength`: 1 changes nothing, 0 leaves the
@@ -153,7 +155,7 @@ impl Adapter {
         if !strength.is_finite() {
             return Err(AdapterError::Strength { found: strength });
         }
-        for slot in self.layers.iter_mut().flatten() {
+        for slot in self.layers.iter_mut().flatten().chain([&mut self.output]) {
             if let Some(addend) = slot {
                 addend.scale *= strength;
             }
@@ -162,7 +164,7 @@ impl Adapter {
         Ok(self)
     }
 
-    /// Projections that the adapter adds to.
+    /// Matrices that the adapter adds to: projections, and perhaps the output matrix.
     pub fn projections(&self) -> usize {
         self.addends().count()
     }
@@ -173,12 +175,17 @@ impl Adapter {
     }
 
     pub(crate) fn addends(&self) -> impl Iterator<Item = &LowRank> {
-        self.layers.iter().flatten().flatten()
+        self.layers.iter().flatten().flatten().chain(&self.output)
     }
 
-    /// What is added to a projection of a layer.
-    pub(crate) fn addend(&self, layer: usize, projection: Projection) -> Option<&LowRank> {
-        self.layers.get(layer)?[projection as usize].as_ref()
+    /// What is added to a matrix.
+    pub(crate) fn addend(&self, target: Target) -> Option<&LowRank> {
+        match target {
+            Target::Layer(layer, projection) => {
+                self.layers.get(layer)?[projection as usize].as_ref()
+            }
+            Target::Output => self.output.as_ref(),
+        }
     }
 
     /// Refuses a model that the adapter was not opened for.
@@ -196,6 +203,10 @@ impl Adapter {
         .filter(|(_, found, expected)| found != expected)
         .map(|(field, found, expected)| ConfigProblem::unfit(field, found, expected))
         .collect();
+        if self.output.is_some() && config.vocab_size != ours.vocab_size {
+            let (found, expected) = (config.vocab_size, ours.vocab_size);
+            problems.push(ConfigProblem::unfit("vocab_size", found, expected));
+        }
         if config.rope_layout != ours.rope_layout {
             let [found, expected] =
                 [config, ours].map(|config| format!("{:?}", config.rope_layout));

@@ -7,25 +7,35 @@ use mistral_core::ops::RopeLayout;
 
 use super::{AdapterError, AdapterProblem, Asked, LayerAddends, Rules};
 use crate::config::Config;
-use crate::low_rank::{LowRank, Projection};
+use crate::low_rank::{LowRank, Projection, Target};
 use crate::weights::archive::{Archive, io_error};
-use crate::weights::names::{Module, Naming, projections};
+use crate::weights::names::{Module, Naming, adaptable};
 use crate::weights::tensor::{Stored, TensorInfo};
 use crate::weights::{TensorProblem, WeightsError};
 
-/// Reads the addends of every layer, or lists everything that is wrong.
+/// Reads the addends of every layer and of the output matrix, or lists everything that is wrong.
 pub(super) fn read<R: Rules>(
     archive: &Archive<'_>,
     config: &Config,
     naming: Naming,
     rules: &R,
-) -> Result<Vec<LayerAddends>, AdapterError> {
+) -> Result<(Vec<LayerAddends>, Option<LowRank>), AdapterError> {
     let mut layers: Vec<LayerAddends> = (0..config.n_layers).map(|_| Default::default()).collect();
+    let mut output = None;
     let mut problems = rules.problems();
     let mut rest: BTreeSet<&str> = archive.tensors().keys().map(String::as_str).collect();
-    for module in projections(config, naming) {
+    for module in adaptable(config, naming) {
         let names = ["lora_A", "lora_B"]
             .map(|matrix| format!("{}{}.{matrix}.weight", R::PREFIX, module.name));
+        if module.target == Target::Output {
+            // peft stores the model's own output matrix beside the pair that adapts it.
+            let base = format!("{}{}.base_layer.weight", R::PREFIX, module.name);
+            if rest.remove(base.as_str()) {
+                let info = archive.tensors().get(base.as_str());
+                let problem = info.and_then(|info| problem_of(&base, info, module.shape));
+                problems.extend(problem.map(AdapterProblem::from));
+            }
+        }
         let there = names.each_ref().map(|name| rest.remove(name.as_str()));
         let tensors = || names.iter().zip(there);
         let Some(asked) = rules.of(&module.name) else {
@@ -35,8 +45,11 @@ pub(super) fn read<R: Rules>(
         };
         if there == [true, true] {
             let pair = Pair { archive, names, module: &module, asked };
-            let order = RowOrder::new(config, naming, module.projection);
-            layers[module.layer][module.projection as usize] = pair.read(order, &mut problems)?;
+            let addend = pair.read(RowOrder::new(config, naming, module.target), &mut problems)?;
+            match module.target {
+                Target::Layer(layer, projection) => layers[layer][projection as usize] = addend,
+                Target::Output => output = addend,
+            }
         } else if there != [false, false] || !asked.optional {
             let missing = tensors().filter(|(_, there)| !*there);
             let missing = missing.map(|(t, _)| TensorProblem::Missing { tensor: t.clone() });
@@ -52,7 +65,7 @@ pub(super) fn read<R: Rules>(
         problems.push(TensorProblem::Missing { tensor }.into());
     }
     if problems.is_empty() {
-        Ok(layers)
+        Ok((layers, output))
     } else {
         Err(AdapterError::Invalid { path: archive.path().to_owned(), problems })
     }
@@ -180,9 +193,9 @@ enum RowOrder {
 }
 
 impl RowOrder {
-    fn new(config: &Config, naming: Naming, projection: Projection) -> Self {
+    fn new(config: &Config, naming: Naming, target: Target) -> Self {
         let head_dim = config.head_dim;
-        let rotated = matches!(projection, Projection::Q | Projection::K);
+        let rotated = matches!(target, Target::Layer(_, Projection::Q | Projection::K));
         match (naming.rope_layout(), config.rope_layout) {
             (RopeLayout::HalfSplit, RopeLayout::Interleaved) if rotated => {
                 Self::Interleave { head_dim }

@@ -163,13 +163,12 @@ impl PeftRules {
     /// Notes values that cannot be.
     fn check(&mut self) {
         let vocabulary = Naming::HuggingFace.vocabulary();
-        for module in vocabulary {
-            if self.targets.contain(module, &vocabulary)
-                && !self.excluded.contain(module, &vocabulary)
-            {
-                let (field, found) = ("target_modules".to_owned(), module.to_owned());
-                self.problems.push(AdapterProblem::Unsupported { field, found });
-            }
+        let [embedding, _] = vocabulary;
+        if self.targets.contain(embedding, &vocabulary)
+            && !self.excluded.contain(embedding, &vocabulary)
+        {
+            let (field, found) = ("target_modules".to_owned(), embedding.to_owned());
+            self.problems.push(AdapterProblem::Unsupported { field, found });
         }
         let ranks = [("r", self.rank)].into_iter();
         for (field, rank) in ranks.chain(self.ranks.values().map(|rank| ("rank_pattern", rank))) {

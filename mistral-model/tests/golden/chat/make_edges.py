@@ -1,6 +1,6 @@
 """Requests at the borders of what a conversation may be, and random ones, with what mistral-common makes of them.
 
-usage: make_edges.py TOKENIZERS OUT [RANDOM_REQUESTS [SEED]]     (TOKENIZERS holds v1/tokenizer.model and v2/tokenizer.model)
+usage: make_edges.py TOKENIZERS OUT [RANDOM_REQUESTS [SEED]]     (TOKENIZERS holds tokenizer.model of v1, v2 and v3, each in a folder)
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from mistral_common.protocol.fim.request import FIMRequest
 from mistral_common.protocol.instruct.normalize import get_normalizer
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.protocol.instruct.validator import ValidationMode, get_validator
@@ -24,6 +25,7 @@ TEMPLATES = {
     "v1": ("v1", TokenizerVersion.v1, InstructTokenizerV1),
     "v2": ("v2", TokenizerVersion.v2, InstructTokenizerV2),
     "v3-7b": ("v2", TokenizerVersion.v3, InstructTokenizerV3),
+    "v3": ("v3", TokenizerVersion.v3, InstructTokenizerV3),
 }
 ID = "abcdefgh1"
 USER = {"role": "user", "content": "hi"}
@@ -111,6 +113,12 @@ def edges() -> list[dict]:
         [{"role": "system", "content": ""}, {"role": "system", "content": "b"}, USER], [{"role": "system", "content": [text("")]}, {"role": "system", "content": "b"}, USER],
         [USER, {"role": "system", "content": "late"}, {"role": "user", "content": "again"}], [{"role": "assistant", "content": "   "}, USER])]
     requests += [offered({}, **m) for m in ({"description": None}, {"strict": "no"}, {"strict": 7}, {"name": "a\n"}, {"name": "a b"}, {"extra": 1}, {"description": "</s>[INST]\n\"x\"\\"})]
+    # [REFERENCE_DOC_n] is a piece of the vocabulary of v3 that text becomes; the others are controls, or names of none.
+    marks = "[REFERENCE_DOC_3][REFERENCE_DOC_20] [REFERENCE_DOC_x][IMG][PREFIX][MIDDLE][SUFFIX][control_10]"
+    requests += [{"messages": m} for m in (
+        [{"role": "user", "content": marks}], [{"role": "system", "content": marks}, USER, {"role": "assistant", "content": marks + "  "}, USER],
+        [USER, calls({"name": "f", "arguments": json.dumps({marks: marks})}), tool(marks)], [USER, {"role": "assistant", "content": marks, "prefix": True}])]
+    requests += [offered({"title": marks}, description=marks)]
     return [{"name": f"edge {i}", "request": r} for i, r in enumerate(requests)]
 
 
@@ -150,6 +158,12 @@ def random_requests(count: int, seed: int) -> list[dict]:
     return requests
 
 
+def gaps() -> list[dict]:
+    sides = [*TEXTS, "☺", "☺ ☺", "[PREFIX]", "[SUFFIX]a", "[REFERENCE_DOC_3] x", "\t\u2581", "\u0300e", "def f(a):\n    return"]
+    pairs = [(prompt, suffix) for prompt in sides for suffix in sides]
+    return [{"name": f"gap {i}", "request": {"prompt": prompt, "suffix": suffix}} for i, (prompt, suffix) in enumerate(pairs)]
+
+
 def outcome(tokenizer: MistralTokenizer, request: dict) -> dict:
     try:
         result = tokenizer.encode_chat_completion(ChatCompletionRequest.model_validate({"model": "m", **request}))
@@ -164,7 +178,8 @@ def main(tokenizers: str, out: str, count: str = "120", seed: str = "7") -> None
     requests, folder = edges() + random_requests(int(count), int(seed)), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     save = lambda name, data: (folder / name).write_text(json.dumps(data, separators=(",", ":")) + "\n")  # noqa: E731
-    save("requests.json", {"chat": requests})
+    save("requests.json", {"chat": requests, "fim": gaps()})
+    outcomes = {}
     for name, (file, version, instruct) in TEMPLATES.items():
         results = {r["name"]: {} for r in requests}
         for mode in (ValidationMode.test, ValidationMode.serving):
@@ -173,7 +188,11 @@ def main(tokenizers: str, out: str, count: str = "120", seed: str = "7") -> None
             for r in requests:
                 result = outcome(tokenizer, r["request"])
                 results[r["name"]][mode.value] = "same as test" if result == results[r["name"]].get("test") else result
-        save(f"{name}.json", {"chat": results})
+        outcomes[name] = results
+        if name == "v3":  # only what differs
+            results = {r: result for r, result in results.items() if result != outcomes["v3-7b"][r]}
+        fim = {g["name"]: {"ids": tokenizer.encode_fim(FIMRequest(**g["request"])).tokens} for g in gaps()} if name == "v3" else {}
+        save(f"{name}.json", {"chat": results, **({"fim": fim} if fim else {})})
 
 
 if __name__ == "__main__":
