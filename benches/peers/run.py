@@ -1,0 +1,191 @@
+"""Runs this project and its peers in turns on the same files, and prints a Markdown table.
+
+    run.py --models FOLDER [--formats q8_0,q4_k] [--rounds 5] [--depth 0] [--results FILE]
+    run.py --models FOLDER --check
+
+A round runs every engine once, in a new process; the next round takes them in the opposite order. A
+ratio is taken within a round, where the machine was in the same mood. Rounds are appended to --results,
+so that a table can grow over several calls. FOLDER holds FORMAT.gguf for each format.
+
+--check compares logits instead: they show that all engines compute the same model.
+"""
+
+import argparse
+import array
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FORMATS = ["f32", "bf16", "q8_0", "q4_0", "q4_k"]
+OURS = "mistral"
+# Of llama.cpp, the settings that make a difference.
+LLAMA = {
+    "llama.cpp": [],
+    "llama.cpp, flash attention": ["--flash-attention"],
+    "llama.cpp, not repacked": ["--no-repack"],
+}
+ENGINES = [OURS, *LLAMA, "candle"]
+
+
+def command(options, engine):
+    """The program of an engine, up to the options that all of them share."""
+    if engine == OURS:
+        return [options.mistral, "bench", "--json"]
+    if engine == "candle":
+        return [options.candle]
+    return [options.llama_cpp, "bench", *LLAMA[engine]]
+
+
+def bench(options, engine, format, **settings):
+    """One run in a process of its own: what it prints, read."""
+    settings = {"model": options.models / f"{format}.gguf", "threads": options.threads, **settings}
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(command(options, engine) + words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{engine} on {format} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def engines_for(options, format):
+    """Dense weights are never repacked: there is nothing to leave out."""
+    dense = format in ("f32", "f16", "bf16")
+    return [engine for engine in options.engines if not (dense and engine.endswith("not repacked"))]
+
+
+def measure(options):
+    results = read(options.results)
+    for format in options.formats:
+        for _ in range(options.rounds):
+            same = [r for r in results if (r["format"], r["depth"]) == (format, options.depth)]
+            round = 1 + max((r["round"] for r in same), default=0)
+            engines = engines_for(options, format)
+            for engine in engines if round % 2 else reversed(engines):
+                settings = {name: getattr(options, name) for name in ("prompt", "gen", "depth", "repeat")}
+                report = bench(options, engine, format, **settings)
+                result = {"format": format, "depth": options.depth, "round": round, "engine": engine}
+                for phase in ("prefill", "decode"):
+                    result[phase] = report[f"{phase}_tokens_per_second"]
+                results.append(result)
+                print(json.dumps(result), file=sys.stderr)
+                if options.results:
+                    with options.results.open("a") as file:
+                        print(json.dumps(result), file=file)
+    print(table(results))
+
+
+def read(path):
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table(results):
+    """A row for each depth, format and engine."""
+    lines = [
+        "| weights | behind | engine | prefill, tok/s | ours / theirs | decode, tok/s | ours / theirs | rounds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    runs = {(r["depth"], r["format"], r["engine"], r["round"]): r for r in results}
+    groups = sorted({(r["depth"], FORMATS.index(r["format"]), ENGINES.index(r["engine"])) for r in results})
+    for depth, format, engine in groups:
+        format, engine = FORMATS[format], ENGINES[engine]
+        rounds = [key[3] for key in runs if key[:3] == (depth, format, engine)]
+        cells = [format, str(depth), engine]
+        for phase in ("prefill", "decode"):
+            speeds = [runs[depth, format, engine, round][phase] for round in rounds]
+            pairs = [(runs.get((depth, format, OURS, round)), speed) for round, speed in zip(rounds, speeds)]
+            ratios = [ours[phase] / speed for ours, speed in pairs if ours]
+            cells.append(f"{statistics.median(speeds):.1f} ({min(speeds):.1f} to {max(speeds):.1f})")
+            cells.append("" if engine == OURS or not ratios else f"{statistics.median(ratios):.2f}")
+        lines.append(f"| {' | '.join(cells)} | {len(rounds)} |")
+    return "\n".join(lines)
+
+
+def check(options):
+    """Logits of every engine after a prompt and after each of some decoded tokens, beside ours."""
+    prompt, generated = 48, 16
+    print("| weights | engine | same likeliest token | difference of the logits, relative (RMS) |\n|---|---|---|---|")
+    for format in options.formats:
+        ours = our_logits(options, format, prompt, generated)
+        for engine in engines_for(options, format):
+            if engine == OURS:
+                continue
+            with tempfile.NamedTemporaryFile() as file:
+                bench(options, engine, format, prompt=prompt, gen=generated, repeat=1, logits=file.name)
+                theirs = floats(file.read())
+            size = len(theirs) // (generated + 1)
+            rows = range(0, len(theirs), size)
+            same = sum(likeliest(ours[at : at + size]) == likeliest(theirs[at : at + size]) for at in rows)
+            error = math.dist(ours, theirs) / math.hypot(*ours)
+            print(f"| {format} | {engine} | {same} of {len(rows)} | {error:.1e} |", flush=True)
+
+
+def our_logits(options, format, prompt, generated):
+    """Those at the end of the prompt and behind it."""
+    ids = token_ids(prompt) + token_ids(generated)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "logits.safetensors"
+        model = options.models / f"{format}.gguf"
+        words = ["--model", model, "--tokens", ",".join(map(str, ids)), "--out", out]
+        subprocess.run([options.mistral, "logits", *words], check=True, stderr=subprocess.DEVNULL)
+        file = out.read_bytes()
+    header = 8 + int.from_bytes(file[:8], "little")
+    all_logits = floats(file[header:])
+    return all_logits[(prompt - 1) * (len(all_logits) // len(ids)) :]
+
+
+def token_ids(n, vocab_size=32000):
+    """Those that all the benches use."""
+    return [(i * 0x9E3779B97F4A7C15 % 2**64 >> 33) % 2**32 % vocab_size for i in range(n)]
+
+
+def floats(raw):
+    numbers = array.array("f", raw)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def likeliest(logits):
+    return max(range(len(logits)), key=logits.__getitem__)
+
+
+def comma_separated(allowed):
+    def parse(text):
+        names = [name.strip() for name in text.split(",")]
+        unknown = [name for name in names if name not in allowed]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown: {unknown}; there are {allowed}")
+        return names
+
+    return parse
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--formats", type=comma_separated(FORMATS), default=FORMATS)
+    parser.add_argument("--without", action="append", default=[], choices=ENGINES[1:], help="an engine to leave out")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--gen", type=int, default=32)
+    parser.add_argument("--depth", type=int, default=0)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--results", type=Path, help="measurements so far, a line each; new ones are appended")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--mistral", type=Path, default=HERE.parent.parent / "target/release/mistral")
+    parser.add_argument("--candle", type=Path, default=HERE / "target/release/peer-candle")
+    parser.add_argument("--llama-cpp", type=Path, default=HERE / "target/release/peer-llama-cpp")
+    options = parser.parse_args()
+    options.engines = [engine for engine in ENGINES if engine not in options.without]
+    check(options) if options.check else measure(options)
+
+
+if __name__ == "__main__":
+    main()
