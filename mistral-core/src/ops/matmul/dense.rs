@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::{Panels, ROW_GROUP, STREAMS, even_share, store_panel};
+use super::{Panels, ROW_GROUP, STREAMS, store_panel};
 use crate::element::Element;
 use crate::ops::row;
 use crate::simd::{Integers, Lanes, Simd};
@@ -21,12 +21,6 @@ pub const K_BLOCK: usize = 512;
 
 /// Rows from which on weights are widened into a panel of f32 first.
 pub(super) const WIDEN_FROM: usize = 24;
-
-/// Rows whose totals are kept beside a panel.
-const CHUNK: usize = 24;
-
-/// How far ahead of the reading weights are asked for, in bytes.
-const AHEAD: usize = 1024;
 
 /// Weights in panels of floats and the inputs of all rows.
 pub(super) struct DensePanels<'a, E> {
@@ -72,24 +66,23 @@ struct Columns<'j, 'a, 'o, E> {
 impl<E: Element> Columns<'_, '_, '_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let job = self.job;
-        match job.x.nrows() {
+        match self.job.x.nrows() {
             1 => self.stream::<S, 1, STREAMS>(simd),
             2 => self.stream::<S, 2, 3>(simd),
             3 => self.stream::<S, 3, 2>(simd),
             rows if rows < WIDEN_FROM => {
-                let ahead = Some(AHEAD / size_of::<Lanes<E>>());
                 for index in self.range.clone() {
-                    self.pass_over(simd, (job.panel(index), ahead), index);
+                    let job = self.job;
+                    self.pass_over(simd, job.panel(index), index);
                 }
             }
             _ => {
-                let mut wide = vec![Lanes::default(); job.x.ncols()];
+                let mut wide = vec![Lanes::default(); self.job.x.ncols()];
                 for index in self.range.clone() {
-                    for (target, lanes) in wide.iter_mut().zip(job.panel(index)) {
+                    for (target, lanes) in wide.iter_mut().zip(self.job.panel(index)) {
                         simd.store(E::load(simd, lanes), &mut target.0);
                     }
-                    self.pass_over(simd, (&wide, None), index);
+                    self.pass_over(simd, &wide, index);
                 }
             }
         }
@@ -120,72 +113,41 @@ impl<E: Element> Columns<'_, '_, '_, E> {
         }
     }
 
-    /// All rows of the input over one panel, of which the vectors `ahead` are asked for.
-    ///
-    /// A block of inputs at a time: its weights come from memory for the first few rows, and from
-    /// the first-level cache for the others.
+    /// All rows of the input over one panel, a group at a time.
     #[inline(always)]
-    fn pass_over<S: Simd, W: Element>(
+    fn pass_over<S: Simd, W: Element>(&mut self, simd: S, panel: &[Lanes<W>], index: usize) {
+        let rows = self.job.x.nrows();
+        if S::SUMS == 1 {
+            for first in 0..rows {
+                self.group::<S, W, 1>(simd, panel, index, first);
+            }
+            return;
+        }
+        let mut first = 0;
+        while rows - first >= ROW_GROUP {
+            self.group::<S, W, ROW_GROUP>(simd, panel, index, first);
+            first += ROW_GROUP;
+        }
+        match rows - first {
+            5 => self.group::<S, W, 5>(simd, panel, index, first),
+            4 => self.group::<S, W, 4>(simd, panel, index, first),
+            3 => self.group::<S, W, 3>(simd, panel, index, first),
+            2 => self.group::<S, W, 2>(simd, panel, index, first),
+            1 => self.group::<S, W, 1>(simd, panel, index, first),
+            _ => {}
+        }
+    }
+
+    #[inline(always)]
+    fn group<S: Simd, W: Element, const R: usize>(
         &mut self,
         simd: S,
-        (panel, ahead): (&[Lanes<W>], Option<usize>),
+        panel: &[Lanes<W>],
         index: usize,
-    ) {
-        let rows = self.job.x.nrows();
-        for start in (0..rows).step_by(CHUNK) {
-            let chunk = start..rows.min(start + CHUNK);
-            let mut totals = [simd.splat(0.0); CHUNK];
-            for (i, weights) in panel.chunks(K_BLOCK).enumerate() {
-                self.add_block(simd, (weights, ahead), i * K_BLOCK, chunk.clone(), &mut totals);
-            }
-            for (row, total) in chunk.zip(totals) {
-                store_panel(simd, &mut self.out, row, index - self.range.start, [total]);
-            }
-        }
-    }
-
-    /// Adds the products of one block, which begins with input `from`, to the totals of some rows.
-    #[inline(always)]
-    fn add_block<S: Simd, W: Element>(
-        &self,
-        simd: S,
-        (weights, mut ahead): (&[Lanes<W>], Option<usize>),
-        from: usize,
-        rows: Range<usize>,
-        totals: &mut [S::F32x16; CHUNK],
-    ) {
-        let (mut row, mut totals) = (rows.start, &mut totals[..rows.len()]);
-        while row < rows.end {
-            let n = if S::SUMS == 1 { 1 } else { even_share(rows.end - row, ROW_GROUP) };
-            let (these, others) = totals.split_at_mut(n);
-            let weights = (weights, ahead.take());
-            match n {
-                6 => self.add_group::<S, W, 6>(simd, weights, from, row, these),
-                5 => self.add_group::<S, W, 5>(simd, weights, from, row, these),
-                4 => self.add_group::<S, W, 4>(simd, weights, from, row, these),
-                3 => self.add_group::<S, W, 3>(simd, weights, from, row, these),
-                2 => self.add_group::<S, W, 2>(simd, weights, from, row, these),
-                _ => self.add_group::<S, W, 1>(simd, weights, from, row, these),
-            }
-            (row, totals) = (row + n, others);
-        }
-    }
-
-    /// [`add_block`](Self::add_block) for the `R` rows from `first` on.
-    #[inline(always)]
-    fn add_group<S: Simd, W: Element, const R: usize>(
-        &self,
-        simd: S,
-        (weights, ahead): (&[Lanes<W>], Option<usize>),
-        from: usize,
         first: usize,
-        totals: &mut [S::F32x16],
     ) {
-        let x = self.job.input::<R>(first).map(|row| &row[from..][..weights.len()]);
-        let sums = tile::accumulate_ahead(simd, x, [weights], tile::zeros(simd), ahead);
-        for (total, [sum]) in totals.iter_mut().zip(sums) {
-            *total = simd.add(*total, sum);
-        }
+        let sums = blocked(simd, self.job.input::<R>(first), [panel]);
+        store_panel(simd, &mut self.out, first, index - self.range.start, sums.map(|[row]| row));
     }
 }
 

@@ -241,13 +241,6 @@ impl<P: Panels> Kernel for Task<'_, '_, P> {
     }
 }
 
-/// How many of `left` rows to take next, at most `most`, so that all shares are of nearly one size:
-/// 8 rows are 4 and 4, not 6 and 2.
-#[inline(always)]
-fn even_share(left: usize, most: usize) -> usize {
-    left.div_ceil(left.div_ceil(most))
-}
-
 /// Writes the sums of sixteen outputs for the rows from `first` on. `panel` counts from the first
 /// column of `out`.
 #[inline(always)]

@@ -12,7 +12,7 @@ use std::ops::Range;
 use ndarray::ArrayViewMut2;
 
 use super::activations::{Activations, CHUNK, Inputs, groups_in};
-use super::{Panels, ROW_GROUP, STREAMS, even_share, store_panel};
+use super::{Panels, ROW_GROUP, STREAMS, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{CodeSink, MAX_STEPS, STEP, Tile, Width, groups, steps};
 use crate::simd::{Integers, Line};
@@ -178,6 +178,13 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             store_panel(simd, &mut self.out, r, column, [total]);
         }
     }
+}
+
+/// How many of `left` rows to take next, at most `most`, so that all shares are of nearly one size:
+/// 8 rows are 4 and 4, not 6 and 2.
+#[inline(always)]
+fn even_share(left: usize, most: usize) -> usize {
+    left.div_ceil(left.div_ceil(most))
 }
 
 /// What the sums of a group are multiplied with.
