@@ -43,12 +43,29 @@ fn main() {
     for (name, text) in [("ordinary", tale), ("repetitive", said_twice.as_str())] {
         let prompt = tokenizer.encode(text).unwrap();
         for temperature in [0.0, 0.8] {
+            let request = Request { model: &model, prompt: &prompt, tokens: 256, temperature };
             let name = format!("{name} temperature={temperature}");
-            speculation(&model, &prompt, temperature, &format!("lookup {name}"), PromptLookup::new);
+            speculation(&request, &format!("lookup {name}"), PromptLookup::new);
+            // As slow as the model: it can only lose, and should hardly be asked.
             let draft = || DraftModel::new(&model, options()).unwrap();
-            speculation(&model, &prompt, temperature, &format!("itself {name}"), draft);
+            speculation(&request, &format!("itself {name}"), draft);
         }
     }
+    // The same weights in fewer bits, where reading them is what takes time.
+    let config = Config { n_layers: 2, ..Config::mistral_7b_v01() };
+    let model = Transformer::random(&config, WeightFormat::BF16, 1).unwrap();
+    let small = Transformer::random(&config, WeightFormat::Q4K, 1).unwrap();
+    let request = Request { model: &model, prompt: &[1; 16], tokens: 48, temperature: 0.0 };
+    let draft = || DraftModel::new(&small, options()).unwrap();
+    speculation(&request, "bf16 with a draft of q4_k", draft);
+}
+
+/// A text to be written.
+struct Request<'a> {
+    model: &'a Transformer,
+    prompt: &'a [u32],
+    tokens: usize,
+    temperature: f32,
 }
 
 fn options() -> SessionOptions {
@@ -120,43 +137,36 @@ fn sequences(model: &Transformer, name: &str) {
     println!("sequences/{name}/8: {:.1} tokens a second, {ratio:.2} times one", median(tokens));
 }
 
-/// What guesses bring: the time of plain decoding by the time with them.
-fn speculation<D: Drafter>(
-    model: &Transformer,
-    prompt: &[u32],
-    temperature: f32,
-    name: &str,
-    drafter: impl Fn() -> D,
-) {
-    const TOKENS: usize = 256;
+/// What guesses bring: the time of a request without them by the time with them, that of reading the
+/// prompt included.
+fn speculation<D: Drafter>(request: &Request<'_>, name: &str, drafter: impl Fn() -> D) {
+    let &Request { model, prompt, tokens: wanted, temperature } = request;
     let mut session = Session::new(model, options()).unwrap();
     let sampler =
         Sampler::new(SamplerOptions { temperature, seed: 1, ..Default::default() }).unwrap();
     let (mut stats, mut ratios) = (SpeculationStats::default(), Vec::new());
     for _ in 0..ROUNDS {
-        let prefilled = |session: &mut Session<_>| {
-            session.reset().unwrap();
-            session.prefill(prompt).unwrap();
-        };
-        prefilled(&mut session);
+        session.reset().unwrap();
         let plain = seconds(|| {
+            session.prefill(prompt).unwrap();
             let tokens = session.generate_more(sampler.clone()).unwrap().ignore_eos();
-            assert_eq!(tokens.take(TOKENS).count(), TOKENS);
+            assert_eq!(tokens.take(wanted).count(), wanted);
         });
-        prefilled(&mut session);
+        session.reset().unwrap();
         let guessed = seconds(|| {
+            session.prefill(prompt).unwrap();
             let options = SpeculationOptions::default();
             let (sampler, drafter) = (sampler.clone(), drafter());
             let tokens = SpeculativeGenerator::new(&mut session, sampler, drafter, options);
             let mut tokens = tokens.unwrap().ignore_eos();
-            assert_eq!(tokens.by_ref().take(TOKENS).count(), TOKENS);
+            assert_eq!(tokens.by_ref().take(wanted).count(), wanted);
             stats = tokens.stats();
         });
         ratios.push(plain / guessed);
     }
     let SpeculationStats { passes, drafted, accepted } = stats;
     println!(
-        "speculation/{name}: {:.2} times plain decoding; {TOKENS} tokens in {passes} passes, \
+        "speculation/{name}: {:.2} times as fast; {wanted} tokens in {passes} passes, \
          {accepted} of {drafted} guesses right",
         median(ratios)
     );

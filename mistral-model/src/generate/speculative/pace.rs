@@ -150,8 +150,8 @@ mod tests {
     fn what_a_drafter_does_first_is_paid_out_of_the_loss_that_is_allowed() {
         // 0.03 (before + tokens) >= debt + 0.2
         assert_eq!(first_guess(0.0, 0.03, 0.0), 6);
-        assert_eq!(first_guess(10.0, 0.03, 0.0), 339);
-        assert_eq!(first_guess(10.0, 0.03, 300.0), 39);
+        assert_eq!(first_guess(10.01, 0.03, 0.0), 340);
+        assert_eq!(first_guess(10.01, 0.03, 300.0), 40);
         assert_eq!(first_guess(10.0, 1.0, 300.0), 0);
         assert_eq!(first_guess(0.0, f64::NAN, 0.0), 10_000);
     }
