@@ -4,7 +4,10 @@
 //! - `attention.rs`: prefill and decode, beside the plain formula.
 //! - `sampling.rs`: a token from logits, step by step, beside sorting the vocabulary.
 //! - `tokenizer.rs`: text to ids, beside the `tokenizers` crate.
+//! - `serving.rs`: what more rows, more sequences and guesses bring, in pairs.
 //! - `growth.rs`: how time grows with a text, as charts.
+//!
+//! `peers/` is a workspace of its own: llama.cpp and candle on the same files.
 //!
 //! A figure is worth quoting as a share of a limit taken in the same run: `cargo bench -p benches
 //! --bench matmul` prints the `limit/...` rows first.
