@@ -1,11 +1,12 @@
 //! What company and guesses bring: rows in a pass, sequences in a batch, speculation.
 //!
 //! Every line compares two ways of doing the same, taken in turns, and prints the median of the
-//! ratios of such pairs: what else the machine does hits both.
+//! ratios of such pairs: what else the machine does hits both. `cargo bench -p benches --bench serving --
+//! speculation` leaves out the rest.
 #![allow(clippy::unwrap_used)] // a bench may panic
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mistral_model::generate::{
@@ -26,16 +27,31 @@ fn main() {
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
+    if !std::env::args().any(|arg| arg == "speculation") {
+        batches();
+    }
+    guesses();
+}
+
+fn batches() {
     for format in [WeightFormat::BF16, WeightFormat::Q8_0, WeightFormat::Q4K] {
         let config = Config { n_layers: LAYERS, ..Config::mistral_7b_v01() };
         let model = Transformer::random(&config, format, 1).unwrap();
         rows(&model, &format.to_string());
         sequences(&model, &format.to_string());
     }
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mistral-cli/demo");
-    let model = Transformer::open(demo.join("model")).unwrap();
+    let model = Transformer::open(demo().join("model")).unwrap();
     rows(&model, "demo");
     sequences(&model, "demo");
+}
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../mistral-cli/demo")
+}
+
+fn guesses() {
+    let demo = demo();
+    let model = Transformer::open(demo.join("model")).unwrap();
     let tokenizer = Tokenizer::open(demo.join("model")).unwrap();
     let corpus = fs::read_to_string(demo.join("corpus/valid.txt")).unwrap();
     let tale = corpus.get(..600).unwrap();
@@ -43,11 +59,13 @@ fn main() {
     for (name, text) in [("ordinary", tale), ("repetitive", said_twice.as_str())] {
         let prompt = tokenizer.encode(text).unwrap();
         for temperature in [0.0, 0.8] {
-            let request = Request { model: &model, prompt: &prompt, tokens: 256, temperature };
+            let options = SpeculationOptions::default();
+            let request =
+                Request { model: &model, prompt: &prompt, tokens: 256, temperature, options };
             let name = format!("{name} temperature={temperature}");
             speculation(&request, &format!("lookup {name}"), PromptLookup::new);
             // As slow as the model: it can only lose, and should hardly be asked.
-            let draft = || DraftModel::new(&model, options()).unwrap();
+            let draft = || DraftModel::new(&model, session_options()).unwrap();
             speculation(&request, &format!("itself {name}"), draft);
         }
     }
@@ -55,8 +73,10 @@ fn main() {
     let config = Config { n_layers: 2, ..Config::mistral_7b_v01() };
     let model = Transformer::random(&config, WeightFormat::BF16, 1).unwrap();
     let small = Transformer::random(&config, WeightFormat::Q4K, 1).unwrap();
-    let request = Request { model: &model, prompt: &[1; 16], tokens: 48, temperature: 0.0 };
-    let draft = || DraftModel::new(&small, options()).unwrap();
+    let options = SpeculationOptions { max_loss: 1.0, ..SpeculationOptions::default() };
+    let (prompt, tokens, temperature) = (&[1; 16], 48, 0.0);
+    let request = Request { model: &model, prompt, tokens, temperature, options };
+    let draft = || DraftModel::new(&small, session_options()).unwrap();
     speculation(&request, "bf16 with a draft of q4_k", draft);
 }
 
@@ -66,9 +86,10 @@ struct Request<'a> {
     prompt: &'a [u32],
     tokens: usize,
     temperature: f32,
+    options: SpeculationOptions,
 }
 
-fn options() -> SessionOptions {
+fn session_options() -> SessionOptions {
     let rewind_slack = SpeculationOptions::default().max_drafts;
     SessionOptions { rewind_slack, ..SessionOptions::default() }
 }
@@ -87,7 +108,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// What more rows in a pass cost: tokens of one sequence, with the logits of all.
 fn rows(model: &Transformer, name: &str) {
-    let mut session = Session::new(model, options()).unwrap();
+    let mut session = Session::new(model, session_options()).unwrap();
     let mut batch = Batch::new(model, 16).unwrap();
     let mut pass = |rows: usize| {
         session.reset().unwrap();
@@ -116,7 +137,7 @@ fn rows(model: &Transformer, name: &str) {
 /// What a batch brings: tokens a second of eight sequences beside those of one.
 fn sequences(model: &Transformer, name: &str) {
     let start = |seed| {
-        let mut session = Session::new(model, options()).unwrap();
+        let mut session = Session::new(model, session_options()).unwrap();
         session.prefill(&[1, seed, 2]).unwrap();
         session
     };
@@ -140,8 +161,8 @@ fn sequences(model: &Transformer, name: &str) {
 /// What guesses bring: the time of a request without them by the time with them, that of reading the
 /// prompt included.
 fn speculation<D: Drafter>(request: &Request<'_>, name: &str, drafter: impl Fn() -> D) {
-    let &Request { model, prompt, tokens: wanted, temperature } = request;
-    let mut session = Session::new(model, options()).unwrap();
+    let &Request { model, prompt, tokens: wanted, temperature, options } = request;
+    let mut session = Session::new(model, session_options()).unwrap();
     let sampler =
         Sampler::new(SamplerOptions { temperature, seed: 1, ..Default::default() }).unwrap();
     let (mut stats, mut ratios) = (SpeculationStats::default(), Vec::new());
@@ -153,15 +174,15 @@ fn speculation<D: Drafter>(request: &Request<'_>, name: &str, drafter: impl Fn()
             assert_eq!(tokens.take(wanted).count(), wanted);
         });
         session.reset().unwrap();
-        let guessed = seconds(|| {
-            session.prefill(prompt).unwrap();
-            let options = SpeculationOptions::default();
-            let (sampler, drafter) = (sampler.clone(), drafter());
-            let tokens = SpeculativeGenerator::new(&mut session, sampler, drafter, options);
-            let mut tokens = tokens.unwrap().ignore_eos();
-            assert_eq!(tokens.by_ref().take(wanted).count(), wanted);
-            stats = tokens.stats();
-        });
+        // Made beforehand and dropped afterwards, as the session is.
+        let (sampler, drafter) = (sampler.clone(), drafter());
+        let start = Instant::now();
+        session.prefill(prompt).unwrap();
+        let tokens = SpeculativeGenerator::new(&mut session, sampler, drafter, options);
+        let mut tokens = tokens.unwrap().ignore_eos();
+        assert_eq!(tokens.by_ref().take(wanted).count(), wanted);
+        let guessed = start.elapsed().as_secs_f64();
+        stats = tokens.stats();
         ratios.push(plain / guessed);
     }
     let SpeculationStats { passes, drafted, accepted } = stats;
