@@ -1,9 +1,6 @@
 //! What users of batches rely on: each session has the bits that it has alone, and what goes wrong
 //! in one is that one's matter.
 
-use std::fs;
-use std::path::Path;
-
 use mistral_model::ndarray::Axis;
 use mistral_model::scheduler::Progress;
 use mistral_model::{
@@ -179,24 +176,9 @@ fn each_session_is_told_what_is_wrong_with_it_and_the_others_go_on() {
     assert_eq!([full.position(), whole.position(), long.position()], [64, 2, 0]);
 }
 
-/// A model whose embedding of token 7 is no number.
-fn with_a_bad_token() -> Transformer {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models/v01");
-    let config = fs::read_to_string(folder.join("config.json")).unwrap();
-    let mut bytes = fs::read(folder.join("model.safetensors")).unwrap();
-    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize + 8;
-    let entries: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
-    let entry = &entries["model.embed_tokens.weight"];
-    assert_eq!(entry["dtype"], "F32");
-    let row = 4 * entry["shape"][1].as_u64().unwrap() as usize;
-    let at = header + entry["data_offsets"][0].as_u64().unwrap() as usize + 7 * row;
-    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    Transformer::from_bytes(&config, &bytes).unwrap()
-}
-
 #[test]
 fn numbers_that_are_none_stay_in_their_session() {
-    let model = with_a_bad_token();
+    let model = tiny::with_a_bad_token(7);
     let start = || {
         let mut session = session(&model, DType::F16.into(), 0);
         session.prefill(&[1, 2, 3]).unwrap();
@@ -228,7 +210,7 @@ fn numbers_that_are_none_stay_in_their_session() {
 
 #[test]
 fn a_request_that_fails_is_told_so_and_the_others_write_on() {
-    let model = with_a_bad_token();
+    let model = tiny::with_a_bad_token(7);
     let mut scheduler = Scheduler::new(&model, SchedulerOptions::default()).unwrap();
     let request = |prompt: &[u32]| Request::new(prompt, Sampler::greedy()).ignore_eos();
     let bad = scheduler.submit(request(&[1, 2, 7])).unwrap();

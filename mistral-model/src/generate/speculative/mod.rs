@@ -102,7 +102,7 @@ pub struct SpeculationOptions {
     pub draft_cost: Option<f64>,
     /// Most of a request's time that may be lost to guesses, as a share, if all are wrong. Default
     /// 0.03. A draft model reads the prompt before its first guess: it does not begin before that
-    /// costs less than this share. With 1 it begins at once.
+    /// costs less than this share. With 1 a much smaller model begins at once.
     pub max_loss: f64,
 }
 

@@ -119,7 +119,7 @@ pub(super) fn row_cost(model: &Transformer) -> f64 {
     const CACHED: usize = 32 << 20;
     let in_f32 = model.config().weight_bytes(DType::F32).unwrap_or(usize::MAX);
     let bits = 32.0 * model.bytes() as f64 / in_f32 as f64;
-    // What `cargo bench -p benches --bench serving` prints as `rows/...`, rounded up.
+    // About what `cargo bench -p benches --bench serving` prints as `rows/...`.
     match bits {
         _ if model.bytes() < CACHED => 0.4,
         24.0.. => 0.2,
