@@ -1,16 +1,18 @@
-//! Inputs rounded to integers, for weights that are integers.
+//! Inputs as kernels read them: those of some rows side by side, rounded where weights are integers.
 
 use std::ops::Range;
 
 use ndarray::ArrayView2;
 
+use super::ROW_GROUP;
+use super::dense::{self, K_BLOCK};
 use crate::ops::row;
 use crate::quant::kernel::{Tile, Width, groups, steps};
 use crate::quant::{Block, round_block};
-use crate::simd::{Integers, Kernel, Level};
+use crate::simd::{Integers, Kernel, Level, Simd};
 use crate::threads;
 
-/// Rows whose inputs lie together: sixteen groups of six that stay in the second-level cache.
+/// Rows whose inputs lie together where weights are integers: sixteen groups of six.
 pub(super) const CHUNK: usize = 96;
 
 /// Inputs that are rounded with a scale of their own.
@@ -18,20 +20,23 @@ pub(super) const CHUNK: usize = 96;
 /// One scale for a whole row would lose the small inputs of rows with outliers: ten times the error.
 const BLOCK: usize = 32;
 
-/// Memory for the rounded inputs of [`matmul_with`](crate::ops::matmul_with): kept by the caller,
-/// so that a step of decoding allocates nothing.
+/// Memory for the inputs of [`matmul_with`](crate::ops::matmul_with) as kernels read them: kept by
+/// the caller, so that a step of decoding allocates nothing.
 ///
-/// An input is rounded to 8 or 16 bits, with a scale for each row and 32 inputs:
-/// `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`. Weights that are floats use none of
-/// it.
+/// For weights that are floats the inputs of several rows are brought together, as they are. For
+/// weights that are integers an input is rounded to 8 or 16 bits, with a scale for each row and 32
+/// inputs: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`.
 ///
-/// Cost: about `tokens * in * 2.5` bytes for 8-bit weights and half of it for 4-bit weights.
+/// Cost: `tokens * in * 4` bytes for weights that are floats, from 24 tokens on, about
+/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {
     /// `[chunk][group][row][step]`
     steps: Vec<[u8; 4]>,
     /// `[chunk][group][row]`
     groups: Vec<Group>,
+    /// `[chunk][block of k][row group][k][row]`
+    floats: Vec<f32>,
 }
 
 /// The inputs of one row and group, besides their integers.
@@ -89,6 +94,106 @@ impl Activations {
             groups: &self.groups[before..][..chunk.len()],
         }
     }
+}
+
+impl Activations {
+    /// Brings the rows of `x` together for weights that are floats, on several threads where it
+    /// pays.
+    pub(super) fn pack(&mut self, level: Level, x: ArrayView2<'_, f32>) {
+        self.floats.resize(x.len(), 0.0);
+        pack_rows(level, x, 0..x.nrows(), &mut self.floats);
+    }
+
+    /// The inputs in `block` of a chunk of rows. Those of rows `first..first + n` that are one of
+    /// its row groups begin at `first * block.len()`.
+    #[inline(always)]
+    pub(super) fn packed(&self, chunk: &Range<usize>, cols: usize, block: &Range<usize>) -> &[f32] {
+        let before = chunk.start * cols + block.start * chunk.len();
+        &self.floats[before..][..chunk.len() * block.len()]
+    }
+}
+
+/// Splits the rows between threads at the borders of chunks.
+fn pack_rows(level: Level, x: ArrayView2<'_, f32>, rows: Range<usize>, packed: &mut [f32]) {
+    if rows.len() <= dense::CHUNK {
+        return level.dispatch(PackChunk { x, rows, packed });
+    }
+    let middle = rows.start + (rows.len() / 2).next_multiple_of(dense::CHUNK);
+    let (left, right) = packed.split_at_mut((middle - rows.start) * x.ncols());
+    threads::join(
+        || pack_rows(level, x, rows.start..middle, left),
+        || pack_rows(level, x, middle..rows.end, right),
+    );
+}
+
+struct PackChunk<'a> {
+    x: ArrayView2<'a, f32>,
+    rows: Range<usize>,
+    packed: &'a mut [f32],
+}
+
+impl Kernel for PackChunk<'_> {
+    type Output = ();
+
+    const INTEGERS: bool = false;
+
+    #[inline(always)]
+    fn run<S: Integers>(self, simd: S) {
+        let cols = self.x.ncols();
+        let mut packed = self.packed;
+        for from in (0..cols).step_by(K_BLOCK) {
+            let block = from..cols.min(from + K_BLOCK);
+            let mut first = 0;
+            while first < self.rows.len() {
+                let n = row_group(simd, self.rows.len() - first);
+                let group;
+                (group, packed) = packed.split_at_mut(n * block.len());
+                let rows =
+                    Rows { x: &self.x, first: self.rows.start + first, block: block.clone() };
+                match n {
+                    6 => rows.pack::<6>(group),
+                    5 => rows.pack::<5>(group),
+                    4 => rows.pack::<4>(group),
+                    3 => rows.pack::<3>(group),
+                    2 => rows.pack::<2>(group),
+                    _ => rows.pack::<1>(group),
+                }
+                first += n;
+            }
+        }
+    }
+}
+
+/// Some inputs of the rows from `first` on.
+struct Rows<'x, 'a> {
+    x: &'x ArrayView2<'a, f32>,
+    first: usize,
+    block: Range<usize>,
+}
+
+impl Rows<'_, '_> {
+    #[inline(always)]
+    fn pack<const R: usize>(self, packed: &mut [f32]) {
+        for r in 0..R {
+            let row = &row(self.x, self.first + r)[self.block.clone()];
+            for (packed, x) in packed.as_chunks_mut::<R>().0.iter_mut().zip(row) {
+                packed[r] = *x;
+            }
+        }
+    }
+}
+
+/// How many of `left` rows pass over weights together next.
+#[inline(always)]
+pub(super) fn row_group<S: Simd>(_simd: S, left: usize) -> usize {
+    if S::SUMS == 1 { 1 } else { even_share(left, ROW_GROUP) }
+}
+
+/// How many of `left` rows to take next, at most `most`, so that all shares are of nearly one size:
+/// 8 rows are 4 and 4, not 6 and 2.
+#[inline(always)]
+pub(super) fn even_share(left: usize, most: usize) -> usize {
+    left.div_ceil(left.div_ceil(most))
 }
 
 /// Splits the rows between threads at the borders of chunks.
@@ -153,7 +258,7 @@ impl<T: Tile> Kernel for RoundChunk<'_, T> {
 }
 
 /// Inputs of a row are whole blocks wherever weights are: a block of weights has 32 or 256.
-const _: () = assert!(BLOCK == 32 && CHUNK.is_multiple_of(6));
+const _: () = assert!(BLOCK == 32 && CHUNK.is_multiple_of(ROW_GROUP));
 
 /// Groups in a row of `cols` inputs.
 pub(super) fn groups_in<T: Tile>(cols: usize) -> usize {

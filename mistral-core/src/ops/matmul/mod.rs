@@ -20,7 +20,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 pub use activations::Activations;
 pub use dense::K_BLOCK;
 
-use self::dense::{DensePanels, WIDEN_FROM};
+use self::dense::{DensePanels, MANY};
 use self::quantised::QuantisedPanels;
 use super::{contiguous, expect, row_mut};
 use crate::element::Element;
@@ -58,9 +58,9 @@ const STREAMS: usize = 4;
 ///
 /// # Cost
 ///
-/// `2 * tokens * in * out` flops. Weights that are floats are read once for up to six tokens, and
-/// once for each panel of sixteen outputs beyond; those in blocks once for each 96 tokens. For
-/// memory see [`matmul_with`].
+/// `2 * tokens * in * out` flops. Weights that are floats are read once for up to six tokens, once
+/// for each six of less than 24, and once for each 192 beyond; those in blocks once for each 96
+/// tokens. For memory see [`matmul_with`].
 pub fn matmul(
     x: ArrayView2<'_, f32>,
     weights: &Matrix,
@@ -69,8 +69,8 @@ pub fn matmul(
     matmul_with(&mut Activations::default(), x, weights, out)
 }
 
-/// [`matmul`] with memory that is kept by the caller: nothing is allocated for less than 24 tokens
-/// once it has been used for as many.
+/// [`matmul`] with memory that is kept by the caller: nothing is allocated once it has been used for
+/// as many tokens.
 ///
 /// # Errors
 ///
@@ -84,8 +84,8 @@ pub fn matmul_with(
     matmul_at(Level::detect(), activations, x, weights, out)
 }
 
-/// [`matmul_with`] for several matrices with the same inputs, which are rounded once for all of
-/// one format: the projections to queries, keys and values, or gate and up.
+/// [`matmul_with`] for several matrices with the same inputs, which are packed or rounded once for
+/// all of one format: the projections to queries, keys and values, or gate and up.
 ///
 /// # Errors
 ///
@@ -99,11 +99,11 @@ pub fn matmul_each<const N: usize>(
     for (weights, out) in &products {
         check(&x, weights, out)?;
     }
-    let mut rounded_for = None;
+    let mut ready_for = None;
     for (weights, out) in products {
-        let rounded = rounded_for == Some(weights.format());
-        compute_one(level, activations, rounded, x, weights, out);
-        rounded_for = Some(weights.format());
+        let ready = ready_for == Some(weights.format());
+        compute_one(level, activations, ready, x, weights, out);
+        ready_for = Some(weights.format());
     }
     Ok(())
 }
@@ -138,25 +138,25 @@ fn check(
     contiguous(OP, "out", out)
 }
 
-/// One product whose shapes were checked. `rounded`: `activations` are those of `x` already.
+/// One product whose shapes were checked. `ready`: `activations` are those of `x` already.
 fn compute_one(
     level: Level,
     activations: &mut Activations,
-    rounded: bool,
+    ready: bool,
     x: ArrayView2<'_, f32>,
     weights: &Matrix,
     out: ArrayViewMut2<'_, f32>,
 ) {
     if x.nrows() > 0 {
         let panels = weights.panels();
-        weights.format().visit(Matmul { level, activations, rounded, x, panels, out });
+        weights.format().visit(Matmul { level, activations, ready, x, panels, out });
     }
 }
 
 struct Matmul<'a, 'o> {
     level: Level,
     activations: &'a mut Activations,
-    rounded: bool,
+    ready: bool,
     x: ArrayView2<'a, f32>,
     panels: &'a [u8],
     out: ArrayViewMut2<'o, f32>,
@@ -166,12 +166,19 @@ impl FormatVisitor for Matmul<'_, '_> {
     type Output = ();
 
     fn dense<E: Element>(self) {
-        let panels = DensePanels { x: self.x, panels: lanes_of::<E>(self.panels) };
+        if !self.ready {
+            DensePanels::<E>::prepare(self.level, self.x, self.activations);
+        }
+        let panels = DensePanels {
+            x: self.x,
+            activations: self.activations,
+            panels: lanes_of::<E>(self.panels),
+        };
         compute(self.level, &panels, self.out);
     }
 
     fn quantised<T: Tile>(self) {
-        if !self.rounded {
+        if !self.ready {
             self.activations.round::<T>(self.level, self.x);
         }
         let panels = QuantisedPanels::<T>::new(self.panels, self.activations, self.x.dim());
@@ -195,7 +202,7 @@ trait Panels: Sync {
 fn compute<P: Panels>(level: Level, panels: &P, out: ArrayViewMut2<'_, f32>) {
     let n = out.ncols().div_ceil(LANES);
     // Decode wants long runs a thread, prefill wants pieces that even out the threads.
-    let pieces = if panels.rows() < WIDEN_FROM { 1 } else { 4 };
+    let pieces = if panels.rows() < MANY { 1 } else { 4 };
     let job = Job { level, panels, largest: n.div_ceil(threads::count() * pieces).max(1) };
     job.split(0..n, out);
 }
@@ -239,6 +246,19 @@ impl<P: Panels> Kernel for Task<'_, '_, P> {
     fn run<S: Integers>(self, simd: S) {
         self.panels.compute(simd, self.range, self.out);
     }
+}
+
+/// What [`store_panel`] wrote for one row.
+#[inline(always)]
+fn load_panel<S: Simd>(
+    simd: S,
+    out: &mut ArrayViewMut2<'_, f32>,
+    row: usize,
+    panel: usize,
+) -> S::F32x16 {
+    let out = row_mut(out, row);
+    let end = out.len().min((panel + 1) * LANES);
+    tile::load(simd, &out[panel * LANES..end])
 }
 
 /// Writes the sums of sixteen outputs for the rows from `first` on. `panel` counts from the first

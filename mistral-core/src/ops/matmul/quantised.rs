@@ -1,9 +1,10 @@
 //! Block-quantised weights: integer products, group by group.
 //!
 //! Up to [`DIRECT_ROWS`] rows, codes go from the tile into registers and from there into the
-//! products of four rows at a time. With more rows a group is unpacked once into a buffer of 1 kB, and up to
-//! [`CHUNK`] rows pass over it six at a time, their totals beside it: everything that is written
-//! stays in the first-level cache, and nothing is allocated.
+//! products of four rows at a time. With more rows a group is unpacked once into a buffer of 1 kB,
+//! and up to [`CHUNK`] rows pass over it six at a time, their totals beside it: everything that is
+//! written stays in the first-level cache, and what a chunk reads of its inputs in the second: it
+//! meets [`PART`] of them in all panels before the next ones.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -11,8 +12,8 @@ use std::ops::Range;
 
 use ndarray::ArrayViewMut2;
 
-use super::activations::{Activations, CHUNK, Inputs, groups_in};
-use super::{Panels, ROW_GROUP, STREAMS, store_panel};
+use super::activations::{Activations, CHUNK, Inputs, even_share, groups_in, row_group};
+use super::{Panels, STREAMS, load_panel, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{CodeSink, MAX_STEPS, STEP, Tile, Width, groups, steps};
 use crate::simd::{Integers, Line};
@@ -22,6 +23,10 @@ const DIRECT_ROWS: usize = 8;
 
 /// Rows that share the codes in registers.
 const DIRECT_GROUP: usize = 4;
+
+/// Inputs that a chunk of rows meets in all panels before the next ones: theirs stay in the
+/// second-level cache.
+const PART: usize = 2048;
 
 /// How far ahead of the reading a stream is asked for, in bytes.
 const AHEAD: usize = 1024;
@@ -78,9 +83,13 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         if self.panels.rows <= DIRECT_ROWS {
             return self.stream(simd);
         }
+        let n = groups_in::<T>(self.panels.cols);
         for first in (0..self.panels.rows).step_by(CHUNK) {
-            for index in self.range.clone() {
-                self.pass_over(simd, index, first..self.panels.rows.min(first + CHUNK));
+            let chunk = first..self.panels.rows.min(first + CHUNK);
+            for from in (0..n).step_by(PART / T::GROUP) {
+                for index in self.range.clone() {
+                    self.pass_over(simd, index, &chunk, from..n.min(from + PART / T::GROUP));
+                }
             }
         }
     }
@@ -142,25 +151,44 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         }
     }
 
-    /// A chunk of rows over one panel.
+    /// A chunk of rows over some groups of one panel.
     #[inline(always)]
-    fn pass_over<S: Integers>(&mut self, simd: S, index: usize, chunk: Range<usize>) {
+    fn pass_over<S: Integers>(
+        &mut self,
+        simd: S,
+        index: usize,
+        chunk: &Range<usize>,
+        part: Range<usize>,
+    ) {
         let panels = self.panels;
+        let column = index - self.range.start;
         let mut totals = [simd.splat(0.0); CHUNK];
+        let totals = &mut totals[..chunk.len()];
+        if part.start > 0 {
+            for (row, total) in chunk.clone().zip(totals.iter_mut()) {
+                *total = load_panel(simd, &mut self.out, row, column);
+            }
+        }
         // On the borders of cache lines: loads that cross one cost a tenth of the speed.
         let mut unpacked = [Line([0; STEP]); MAX_STEPS];
         // The number is hidden from the compiler, which would unroll the loop over the steps and
         // run out of registers.
         let unpacked = &mut unpacked[..black_box(steps::<T>())];
-        for group in 0..groups_in::<T>(panels.cols) {
-            let tile = &panels.panel(index)[group / groups::<T>() * T::BYTES..][..T::BYTES];
+        let next = panels.panel(self.range.end.min(index + 2) - 1);
+        for group in part {
+            let at = group / groups::<T>() * T::BYTES;
+            let tile = &panels.panel(index)[at..][..T::BYTES];
             let g = group % groups::<T>();
+            let bytes = T::BYTES / groups::<T>();
+            for line in (0..bytes).step_by(STEP) {
+                simd.prefetch(next, at + g * bytes + line);
+            }
             T::codes(simd, tile, g, &mut Unpack::<S, T> { simd, unpacked, tile: PhantomData });
             let scales = Scales::<S>::of::<T>(simd, tile, g);
-            let x = panels.activations.group::<T>(&chunk, panels.cols, group);
+            let x = panels.activations.group::<T>(chunk, panels.cols, group);
             let mut first = 0;
             while first < chunk.len() {
-                let n = if S::SUMS == 1 { 1 } else { even_share(chunk.len() - first, ROW_GROUP) };
+                let n = row_group(simd, chunk.len() - first);
                 let totals = &mut totals[first..];
                 match n {
                     6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, first, totals),
@@ -173,18 +201,10 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                 first += n;
             }
         }
-        let column = index - self.range.start;
-        for (r, total) in chunk.zip(totals) {
-            store_panel(simd, &mut self.out, r, column, [total]);
+        for (row, total) in chunk.clone().zip(totals) {
+            store_panel(simd, &mut self.out, row, column, [*total]);
         }
     }
-}
-
-/// How many of `left` rows to take next, at most `most`, so that all shares are of nearly one size:
-/// 8 rows are 4 and 4, not 6 and 2.
-#[inline(always)]
-fn even_share(left: usize, most: usize) -> usize {
-    left.div_ceil(left.div_ceil(most))
 }
 
 /// What the sums of a group are multiplied with.
