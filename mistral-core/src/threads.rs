@@ -15,14 +15,15 @@ pub fn join<A: Send, B: Send>(
     (left(), right())
 }
 
-/// Runs `work` on a thread of the current pool.
+/// Runs `work` on a thread of the current pool, with the other threads awake.
 ///
-/// Entering a pool from outside costs tens of microseconds, from inside next to nothing: wrap a
-/// whole forward pass in it, not an operation.
+/// Entering a pool from outside costs tens of microseconds, from inside next to nothing, and a
+/// thread that fell asleep between two operations takes as long to wake up: wrap a whole forward
+/// pass in it, not an operation.
 #[inline]
 pub fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     #[cfg(feature = "rayon")]
-    return rayon::scope(|_| work());
+    return awake::enter(work);
     #[cfg(not(feature = "rayon"))]
     work()
 }
@@ -34,4 +35,77 @@ pub fn count() -> usize {
     return rayon::current_num_threads();
     #[cfg(not(feature = "rayon"))]
     1
+}
+
+/// A pool's threads go to sleep microseconds after they ran out of work. A step of decoding is some
+/// hundred short parallel regions with a little to do in between: each would wake them up again. So
+/// they look for work for as long as the pass takes.
+#[cfg(feature = "rayon")]
+mod awake {
+    use std::hint;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    /// How long a thread looks for work that does not come. Bounds what it costs others if the pass
+    /// has long serial parts.
+    const PATIENCE: Duration = Duration::from_micros(200);
+
+    /// Pauses between two looks, so that the others' queues are not always being read.
+    const PAUSES: usize = 16;
+
+    /// Passes at work in the process. With more than one nobody waits: a thread with a pass of its
+    /// own may come by here while it waits for others, and must get back to it.
+    static PASSES: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+        let done = AtomicBool::new(false);
+        rayon::scope(|scope| {
+            let _pass = Pass::begin(&done);
+            let own = rayon::current_thread_index();
+            if rayon::current_num_threads() > 1 {
+                let done = &done;
+                scope.spawn_broadcast(move |_, thread| {
+                    if Some(thread.index()) != own {
+                        look_for_work(done);
+                    }
+                });
+            }
+            work()
+        })
+    }
+
+    /// Counts as a pass while it lives, also if the pass panics.
+    struct Pass<'a> {
+        done: &'a AtomicBool,
+    }
+
+    impl<'a> Pass<'a> {
+        fn begin(done: &'a AtomicBool) -> Self {
+            PASSES.fetch_add(1, Ordering::Relaxed);
+            Self { done }
+        }
+    }
+
+    impl Drop for Pass<'_> {
+        fn drop(&mut self) {
+            PASSES.fetch_sub(1, Ordering::Relaxed);
+            self.done.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn look_for_work(done: &AtomicBool) {
+        let mut idle_since = Instant::now();
+        while !done.load(Ordering::Relaxed) && PASSES.load(Ordering::Relaxed) == 1 {
+            if rayon::yield_now() == Some(rayon::Yield::Executed) {
+                idle_since = Instant::now();
+            } else if idle_since.elapsed() > PATIENCE {
+                return;
+            }
+            for _ in 0..PAUSES {
+                hint::spin_loop();
+            }
+            // Where there are more threads than cores, another may have something to do.
+            std::thread::yield_now();
+        }
+    }
 }
