@@ -13,7 +13,7 @@ use std::ops::Range;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::activations::{Activations, row_group};
-use super::{Panels, ROW_GROUP, STREAMS, load_panel, store_panel};
+use super::{Panels, ROW_GROUP, STREAMS, store_panel};
 use crate::element::Element;
 use crate::ops::row;
 use crate::simd::{Integers, Lanes, Level, Simd};
@@ -28,6 +28,9 @@ pub(super) const MANY: usize = 24;
 /// Rows whose inputs are packed together: in one block of `k` they take less than the second-level
 /// cache has.
 pub(super) const CHUNK: usize = 192;
+
+/// Panels whose totals a chunk of rows adds up together.
+const BAND: usize = 8;
 
 /// Bytes of a cache line.
 const CACHE_LINE: usize = 64;
@@ -94,7 +97,7 @@ impl<E: Element> Columns<'_, '_, '_, E> {
                     self.pass_over(simd, index);
                 }
             }
-            _ => self.blocks(simd),
+            _ => self.bands(simd),
         }
     }
 
@@ -154,84 +157,102 @@ impl<E: Element> Columns<'_, '_, '_, E> {
         store_panel(simd, &mut self.out, first, index - self.range.start, sums.map(|[row]| row));
     }
 
-    /// A chunk of rows and a block of `k` at a time over all panels. Totals lie in `out` meanwhile.
+    /// A chunk of rows over a band of panels at a time, block by block.
     #[inline(always)]
-    fn blocks<S: Simd>(&mut self, simd: S) {
-        let job = self.job;
-        let (rows, depth) = job.x.dim();
+    fn bands<S: Simd>(&mut self, simd: S) {
+        let rows = self.job.x.nrows();
         let mut wide = [Lanes::default(); K_BLOCK];
+        let mut totals = vec![simd.splat(0.0); BAND * rows.min(CHUNK)];
         for first in (0..rows).step_by(CHUNK) {
             let chunk = first..rows.min(first + CHUNK);
-            for from in (0..depth).step_by(K_BLOCK) {
-                let block = from..depth.min(from + K_BLOCK);
-                let x = job.activations.packed(&chunk, depth, &block);
-                for index in self.range.clone() {
-                    let weights = &job.panel(index)[block.clone()];
-                    let next = &job.panel(self.range.end.min(index + 2) - 1)[block.clone()];
-                    let wide = &mut wide[..weights.len()];
-                    for (wide, weights) in wide.iter_mut().zip(weights) {
-                        simd.store(E::load(simd, weights), &mut wide.0);
+            for from in self.range.clone().step_by(BAND) {
+                let band = from..self.range.end.min(from + BAND);
+                totals.fill(simd.splat(0.0));
+                self.add_band(simd, &chunk, band.clone(), &mut wide, &mut totals);
+                for (index, totals) in band.zip(totals.chunks(chunk.len())) {
+                    for (row, total) in chunk.clone().zip(totals) {
+                        let panel = index - self.range.start;
+                        store_panel(simd, &mut self.out, row, panel, [*total]);
                     }
-                    let panel = index - self.range.start;
-                    self.add_block(simd, x, wide, next, (chunk.clone(), panel, from == 0));
                 }
             }
         }
     }
 
-    /// Adds the sums of a block to the totals of a chunk of rows in one panel, and asks for the
-    /// weights that are `next`.
+    /// Adds up a chunk of rows in a band of panels.
     #[inline(always)]
-    fn add_block<S: Simd>(
-        &mut self,
+    fn add_band<S: Simd>(
+        &self,
         simd: S,
-        x: &[f32],
-        weights: &[Lanes<f32>],
-        next: &[Lanes<E>],
-        (chunk, panel, is_first): (Range<usize>, usize, bool),
+        chunk: &Range<usize>,
+        band: Range<usize>,
+        wide: &mut [Lanes<f32>; K_BLOCK],
+        totals: &mut [S::F32x16],
     ) {
-        let (mut x, mut row) = (x, chunk.start);
-        let mut next = next.chunks(next.len().div_ceil(chunk.len().div_ceil(ROW_GROUP)));
-        while row < chunk.end {
-            let next = next.next().unwrap_or_default();
-            for i in (0..next.len()).step_by(CACHE_LINE / size_of::<Lanes<E>>()) {
-                simd.prefetch(next, i);
+        let job = self.job;
+        let depth = job.x.ncols();
+        for from in (0..depth).step_by(K_BLOCK) {
+            let block = from..depth.min(from + K_BLOCK);
+            let x = job.activations.packed(chunk, depth, &block);
+            for (index, totals) in band.clone().zip(totals.chunks_mut(chunk.len())) {
+                let weights = &job.panel(index)[block.clone()];
+                let next = &job.panel(band.end.min(index + 2) - 1)[block.clone()];
+                let wide = &mut wide[..weights.len()];
+                for (wide, weights) in wide.iter_mut().zip(weights) {
+                    simd.store(E::load(simd, weights), &mut wide.0);
+                }
+                add_block(simd, x, wide, next, totals);
             }
-            let n = row_group(simd, chunk.end - row);
-            let group;
-            (group, x) = x.split_at(n * weights.len());
-            let at = (row, panel, is_first);
-            match n {
-                6 => self.add_group::<S, 6>(simd, group, weights, at),
-                5 => self.add_group::<S, 5>(simd, group, weights, at),
-                4 => self.add_group::<S, 4>(simd, group, weights, at),
-                3 => self.add_group::<S, 3>(simd, group, weights, at),
-                2 => self.add_group::<S, 2>(simd, group, weights, at),
-                _ => self.add_group::<S, 1>(simd, group, weights, at),
-            }
-            row += n;
         }
     }
+}
 
-    /// Adds the sums of a block to the totals of `R` rows.
-    #[inline(always)]
-    fn add_group<S: Simd, const R: usize>(
-        &mut self,
-        simd: S,
-        x: &[f32],
-        weights: &[Lanes<f32>],
-        (first, panel, is_first): (usize, usize, bool),
-    ) {
-        let x = x.as_chunks::<R>().0;
-        let sums = tile::accumulate_packed::<S, f32, R, 1>(simd, x, [weights], tile::zeros(simd));
-        for (r, [sum]) in sums.into_iter().enumerate() {
-            let total = if is_first {
-                simd.splat(0.0)
-            } else {
-                load_panel(simd, &mut self.out, first + r, panel)
-            };
-            store_panel(simd, &mut self.out, first + r, panel, [simd.add(total, sum)]);
+/// Adds the sums of a block to the totals of a chunk of rows in one panel, and asks for the weights
+/// that are `next`.
+#[inline(always)]
+fn add_block<S: Simd, E: Element>(
+    simd: S,
+    x: &[f32],
+    weights: &[Lanes<f32>],
+    next: &[Lanes<E>],
+    totals: &mut [S::F32x16],
+) {
+    let mut x = x;
+    let mut next = next.chunks(next.len().div_ceil(totals.len().div_ceil(ROW_GROUP)));
+    let mut first = 0;
+    while first < totals.len() {
+        let next = next.next().unwrap_or_default();
+        for i in (0..next.len()).step_by(CACHE_LINE / size_of::<Lanes<E>>()) {
+            simd.prefetch(next, i);
         }
+        let n = row_group(simd, totals.len() - first);
+        let group;
+        (group, x) = x.split_at(n * weights.len());
+        let totals = &mut totals[first..][..n];
+        match n {
+            6 => add_group::<S, 6>(simd, group, weights, totals),
+            5 => add_group::<S, 5>(simd, group, weights, totals),
+            4 => add_group::<S, 4>(simd, group, weights, totals),
+            3 => add_group::<S, 3>(simd, group, weights, totals),
+            2 => add_group::<S, 2>(simd, group, weights, totals),
+            _ => add_group::<S, 1>(simd, group, weights, totals),
+        }
+        first += n;
+    }
+}
+
+/// Adds the sums of a block to the totals of `R` rows.
+#[inline(always)]
+fn add_group<S: Simd, const R: usize>(
+    simd: S,
+    x: &[f32],
+    weights: &[Lanes<f32>],
+    totals: &mut [S::F32x16],
+) {
+    let x = x.as_chunks::<R>().0;
+    let sums = tile::accumulate_packed::<S, f32, R, 1>(simd, x, [weights], tile::zeros(simd));
+    for (total, [sum]) in totals.iter_mut().zip(sums) {
+        *total = simd.add(*total, sum);
     }
 }
 

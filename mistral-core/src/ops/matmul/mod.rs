@@ -202,7 +202,7 @@ trait Panels: Sync {
 fn compute<P: Panels>(level: Level, panels: &P, out: ArrayViewMut2<'_, f32>) {
     let n = out.ncols().div_ceil(LANES);
     // Decode wants long runs a thread, prefill wants pieces that even out the threads.
-    let pieces = if panels.rows() < MANY { 1 } else { 4 };
+    let pieces = if panels.rows() < MANY { 1 } else { 8 };
     let job = Job { level, panels, largest: n.div_ceil(threads::count() * pieces).max(1) };
     job.split(0..n, out);
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 use ndarray::ArrayViewMut2;
 
 use super::activations::{Activations, CHUNK, Inputs, even_share, groups_in, row_group};
-use super::{Panels, STREAMS, load_panel, store_panel};
+use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{CodeSink, MAX_STEPS, STEP, Tile, Width, groups, steps};
 use crate::simd::{Integers, Line};
@@ -27,6 +27,10 @@ const DIRECT_GROUP: usize = 4;
 /// Inputs that a chunk of rows meets in all panels before the next ones: theirs stay in the
 /// second-level cache.
 const PART: usize = 2048;
+
+/// Panels that a thread reads at once, tile by tile in turn. With four of them a fifth is lost: the
+/// reads that are asked for ahead stand in each other's way.
+const STREAMS: usize = 2;
 
 /// How far ahead of the reading a stream is asked for, in bytes.
 const AHEAD: usize = 1024;
