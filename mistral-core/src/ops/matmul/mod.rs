@@ -69,8 +69,8 @@ pub fn matmul(
     matmul_with(&mut Activations::default(), x, weights, out)
 }
 
-/// [`matmul`] with memory that is kept by the caller: nothing is allocated once it has been used for
-/// as many tokens.
+/// [`matmul`] with memory that is kept by the caller: nothing is allocated for less than 24 tokens
+/// once it has been used for as many.
 ///
 /// # Errors
 ///
