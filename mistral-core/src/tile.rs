@@ -94,14 +94,11 @@ pub fn accumulate_ahead<S: Simd, E: Element, const R: usize, const P: usize>(
         }
     }
     for k in depth / UNROLLED * UNROLLED..depth {
-        let (mut xk, mut w) = ([0.0; R], [simd.splat(0.0); P]);
-        for p in 0..P {
-            w[p] = E::load(simd, &panels[p][k]);
-        }
+        let mut xk = [0.0; R];
         for r in 0..R {
             xk[r] = x[r][k];
         }
-        acc = multiply(simd, xk, w, acc);
+        acc = multiply(simd, xk, load_each(simd, &panels, k), acc);
     }
     acc
 }
@@ -136,13 +133,23 @@ pub fn accumulate_packed<S: Simd, E: Element, const R: usize, const P: usize>(
         }
     }
     for (x, k) in rest.iter().zip(depth - rest.len()..) {
-        let mut w = [simd.splat(0.0); P];
-        for p in 0..P {
-            w[p] = E::load(simd, &panels[p][k]);
-        }
-        acc = multiply(simd, *x, w, acc);
+        acc = multiply(simd, *x, load_each(simd, &panels, k), acc);
     }
     acc
+}
+
+/// Vector `k` of each panel, widened.
+#[inline(always)]
+fn load_each<S: Simd, E: Element, const P: usize>(
+    simd: S,
+    panels: &[&[Lanes<E>]; P],
+    k: usize,
+) -> [S::F32x16; P] {
+    let mut w = [simd.splat(0.0); P];
+    for p in 0..P {
+        w[p] = E::load(simd, &panels[p][k]);
+    }
+    w
 }
 
 /// `acc[r][p] + x[r] * w[p]`
