@@ -94,11 +94,7 @@ pub fn accumulate_ahead<S: Simd, E: Element, const R: usize, const P: usize>(
         }
     }
     for k in depth / UNROLLED * UNROLLED..depth {
-        let mut xk = [0.0; R];
-        for r in 0..R {
-            xk[r] = x[r][k];
-        }
-        acc = multiply(simd, xk, load_each(simd, &panels, k), acc);
+        acc = multiply(simd, x.map(|row| row[k]), load_each(simd, &panels, k), acc);
     }
     acc
 }
