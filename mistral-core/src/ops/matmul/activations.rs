@@ -7,13 +7,19 @@ use ndarray::ArrayView2;
 use super::ROW_GROUP;
 use super::dense::{self, K_BLOCK};
 use crate::ops::row;
-use crate::quant::kernel::{Tile, Width, groups, steps};
+use crate::quant::kernel::{MAX_STEPS, Tile, Width, groups, steps};
 use crate::quant::{Block, round_block};
 use crate::simd::{Integers, Kernel, Level, Simd};
 use crate::threads;
 
 /// Rows whose inputs lie together where weights are integers: sixteen groups of six.
 pub(super) const CHUNK: usize = 96;
+
+/// Most rows that meet weights of integers straight from the tiles.
+pub(super) const DIRECT_ROWS: usize = 8;
+
+/// How many of them pass over a tile together.
+const DIRECT_GROUP: usize = 4;
 
 /// Inputs that are rounded with a scale of their own.
 ///
@@ -31,7 +37,7 @@ const BLOCK: usize = 32;
 /// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {
-    /// `[chunk][group][row][step]`
+    /// `[chunk][group][row group][step][row]`
     steps: Vec<[u8; 4]>,
     /// `[chunk][group][row]`
     groups: Vec<Group>,
@@ -57,14 +63,21 @@ pub(super) struct Inputs<'a> {
     pub(super) groups: &'a [Group],
 }
 
+/// The rounded inputs of `R` rows that pass over a group of weights together.
+#[derive(Clone, Copy)]
+pub(super) struct RowGroup<'a, const R: usize> {
+    pub(super) steps: &'a [[[u8; 4]; R]],
+    pub(super) groups: &'a [Group; R],
+}
+
 impl<'a> Inputs<'a> {
-    /// Those of rows `first..first + R`; a row has `steps` steps.
+    /// Takes those of the next `R` rows, which are one row group.
     #[inline(always)]
-    pub(super) fn rows<const R: usize>(self, first: usize, steps: usize) -> Inputs<'a> {
-        Inputs {
-            steps: &self.steps[first * steps..][..R * steps],
-            groups: &self.groups[first..][..R],
-        }
+    pub(super) fn take<const R: usize>(&mut self, steps: usize) -> Option<RowGroup<'a, R>> {
+        let (groups, those);
+        (groups, self.groups) = self.groups.split_first_chunk()?;
+        (those, self.steps) = self.steps.split_at_checked(R * steps)?;
+        Some(RowGroup { steps: those.as_chunks().0, groups })
     }
 }
 
@@ -189,11 +202,22 @@ pub(super) fn row_group<S: Simd>(_simd: S, left: usize) -> usize {
     if S::SUMS == 1 { 1 } else { even_share(left, ROW_GROUP) }
 }
 
+/// As [`row_group`], where weights are integers and there are `rows` rows in all.
+#[inline(always)]
+pub(super) fn integer_row_group<S: Simd>(simd: S, rows: usize, left: usize) -> usize {
+    if S::SUMS > 1 && rows <= DIRECT_ROWS {
+        even_share(left, DIRECT_GROUP)
+    } else {
+        row_group(simd, left)
+    }
+}
+
 /// How many of `left` rows to take next, at most `most`, so that all shares are of nearly one size:
 /// 8 rows are 4 and 4, not 6 and 2.
 #[inline(always)]
-pub(super) fn even_share(left: usize, most: usize) -> usize {
-    left.div_ceil(left.div_ceil(most))
+fn even_share(left: usize, most: usize) -> usize {
+    // So many rows are enough for full shares, whatever is left of them: no division.
+    if left > (most - 1) * (most - 1) { most } else { left.div_ceil(left.div_ceil(most)) }
 }
 
 /// Splits the rows between threads at the borders of chunks.
@@ -235,23 +259,42 @@ impl<T: Tile> Kernel for RoundChunk<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Integers>(self, simd: S) {
+    fn run<S: Integers>(mut self, simd: S) {
         let n = self.rows.len();
-        let (per_group, per_block) = (steps::<T>(), BLOCK / T::GROUP);
-        for (r, index) in self.rows.clone().enumerate() {
-            let (blocks, _) = row(&self.x, index).as_chunks::<BLOCK>();
-            for (b, block) in blocks.iter().enumerate() {
-                let (scale, integers) = round_block(simd, block, T::Width::LARGEST);
-                for (g, integers) in integers.chunks_exact(T::GROUP).enumerate() {
-                    let at = (b * per_block + g) * n + r;
-                    let steps = &mut self.steps[at * per_group..][..per_group];
-                    for (step, x) in steps.iter_mut().zip(integers.chunks_exact(T::Width::INPUTS)) {
-                        *step = T::Width::pack(x);
-                    }
-                    let sum = integers.iter().sum::<i32>() as f32;
-                    let start = T::Width::start_of(steps, T::OFFSET);
-                    self.groups[at] = Group { scale, sum: scale * sum, start };
+        let mut first = 0;
+        while first < n {
+            let share = integer_row_group(simd, self.x.nrows(), n - first);
+            for r in 0..share {
+                self.round(simd, first..first + share, r);
+            }
+            first += share;
+        }
+    }
+}
+
+impl<T: Tile> RoundChunk<'_, T> {
+    /// Rounds row `r` of the row group `together`, both counted from the chunk's first.
+    #[inline(always)]
+    fn round<S: Integers>(&mut self, simd: S, together: Range<usize>, r: usize) {
+        let n = self.rows.len();
+        let per_block = BLOCK / T::GROUP;
+        let index = self.rows.start + together.start + r;
+        for (b, block) in row(&self.x, index).as_chunks::<BLOCK>().0.iter().enumerate() {
+            let (scale, integers) = round_block(simd, block, T::Width::LARGEST);
+            for (g, integers) in integers.chunks_exact(T::GROUP).enumerate() {
+                let mut packed = [[0; 4]; MAX_STEPS];
+                for (step, x) in packed.iter_mut().zip(integers.chunks_exact(T::Width::INPUTS)) {
+                    *step = T::Width::pack(x);
                 }
+                let packed = &packed[..steps::<T>()];
+                let before = (b * per_block + g) * n + together.start;
+                let steps = &mut self.steps[before * packed.len()..];
+                for (to, step) in steps.chunks_exact_mut(together.len()).zip(packed) {
+                    to[r] = *step;
+                }
+                let sum = integers.iter().sum::<i32>() as f32;
+                let start = T::Width::start_of(packed, T::OFFSET);
+                self.groups[before + r] = Group { scale, sum: scale * sum, start };
             }
         }
     }

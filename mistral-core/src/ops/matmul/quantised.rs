@@ -12,17 +12,13 @@ use std::ops::Range;
 
 use ndarray::ArrayViewMut2;
 
-use super::activations::{Activations, CHUNK, Inputs, even_share, groups_in, row_group};
+use super::activations::{
+    Activations, CHUNK, DIRECT_ROWS, Group, Inputs, RowGroup, groups_in, integer_row_group,
+};
 use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{CodeSink, MAX_STEPS, STEP, Tile, Width, groups, steps};
 use crate::simd::{Integers, Line};
-
-/// Most rows for which codes are not worth unpacking into memory.
-const DIRECT_ROWS: usize = 8;
-
-/// Rows that share the codes in registers.
-const DIRECT_GROUP: usize = 4;
 
 /// Inputs that a chunk of rows meets in all panels before the next ones: theirs stay in the
 /// second-level cache.
@@ -131,18 +127,15 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                         simd.prefetch(bytes[p], here + line + AHEAD);
                     }
                     let tile = &bytes[p][t * T::BYTES..][..T::BYTES];
-                    let mut first = 0;
-                    while first < rows {
-                        let n =
-                            if S::SUMS == 1 { 1 } else { even_share(rows - first, DIRECT_GROUP) };
-                        let totals = &mut totals[p][first..];
-                        match n {
-                            4 => add_tile::<S, T, 4>(simd, tile, g, x, first, totals),
-                            3 => add_tile::<S, T, 3>(simd, tile, g, x, first, totals),
-                            2 => add_tile::<S, T, 2>(simd, tile, g, x, first, totals),
-                            _ => add_tile::<S, T, 1>(simd, tile, g, x, first, totals),
+                    let (mut x, mut totals) = (x, &mut totals[p][..rows]);
+                    while !totals.is_empty() {
+                        let (x, totals) = (&mut x, &mut totals);
+                        match integer_row_group(simd, rows, totals.len()) {
+                            4 => add_tile::<S, T, 4>(simd, tile, g, x, totals),
+                            3 => add_tile::<S, T, 3>(simd, tile, g, x, totals),
+                            2 => add_tile::<S, T, 2>(simd, tile, g, x, totals),
+                            _ => add_tile::<S, T, 1>(simd, tile, g, x, totals),
                         }
-                        first += n;
                     }
                 }
             }
@@ -189,20 +182,18 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             }
             T::codes(simd, tile, g, &mut Unpack::<S, T> { simd, unpacked, tile: PhantomData });
             let scales = Scales::<S>::of::<T>(simd, tile, g);
-            let x = panels.activations.group::<T>(chunk, panels.cols, group);
-            let mut first = 0;
-            while first < chunk.len() {
-                let n = row_group(simd, chunk.len() - first);
-                let totals = &mut totals[first..];
-                match n {
-                    6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, first, totals),
-                    5 => add_unpacked::<S, T, 5>(simd, unpacked, scales, x, first, totals),
-                    4 => add_unpacked::<S, T, 4>(simd, unpacked, scales, x, first, totals),
-                    3 => add_unpacked::<S, T, 3>(simd, unpacked, scales, x, first, totals),
-                    2 => add_unpacked::<S, T, 2>(simd, unpacked, scales, x, first, totals),
-                    _ => add_unpacked::<S, T, 1>(simd, unpacked, scales, x, first, totals),
+            let mut x = panels.activations.group::<T>(chunk, panels.cols, group);
+            let mut totals = &mut *totals;
+            while !totals.is_empty() {
+                let (x, totals) = (&mut x, &mut totals);
+                match integer_row_group(simd, panels.rows, totals.len()) {
+                    6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, totals),
+                    5 => add_unpacked::<S, T, 5>(simd, unpacked, scales, x, totals),
+                    4 => add_unpacked::<S, T, 4>(simd, unpacked, scales, x, totals),
+                    3 => add_unpacked::<S, T, 3>(simd, unpacked, scales, x, totals),
+                    2 => add_unpacked::<S, T, 2>(simd, unpacked, scales, x, totals),
+                    _ => add_unpacked::<S, T, 1>(simd, unpacked, scales, x, totals),
                 }
-                first += n;
             }
         }
         for (row, total) in chunk.clone().zip(totals) {
@@ -230,46 +221,62 @@ impl<S: Integers> Scales<S> {
         self,
         simd: S,
         sums: [<T::Width as Width>::Sums<S>; R],
-        x: Inputs<'_>,
-        totals: &mut [S::F32x16],
+        x: &[Group; R],
+        totals: &mut [S::F32x16; R],
     ) {
-        for (r, total) in totals.iter_mut().take(R).enumerate() {
-            let factor = simd.mul(self.scales, simd.splat(x.groups[r].scale));
-            *total = simd.mul_add(T::Width::total(simd, sums[r]), factor, *total);
+        for ((total, sums), x) in totals.iter_mut().zip(sums).zip(x) {
+            let factor = simd.mul(self.scales, simd.splat(x.scale));
+            let mut sum = simd.mul_add(T::Width::total(simd, sums), factor, *total);
             if T::MINIMA {
-                *total = simd.mul_add(self.minima, simd.splat(x.groups[r].sum), *total);
+                sum = simd.mul_add(self.minima, simd.splat(x.sum), sum);
             }
+            *total = sum;
         }
     }
 }
 
-/// Adds one group of a tile to the totals of rows `first..first + R`.
+/// Adds one group of a tile to the totals of the next `R` rows, and takes these off.
 #[inline(always)]
 fn add_tile<S: Integers, T: Tile, const R: usize>(
     simd: S,
     tile: &[u8],
     group: usize,
-    x: Inputs<'_>,
-    first: usize,
-    totals: &mut [S::F32x16],
+    x: &mut Inputs<'_>,
+    totals: &mut &mut [S::F32x16],
 ) {
-    let x = x.rows::<R>(first, steps::<T>());
-    let sums = start::<S, T, R>(simd, x);
+    let Some((x, totals)) = next_rows(x, totals, steps::<T>()) else {
+        return;
+    };
+    let sums = start::<S, T, R>(simd, x.groups);
     let mut multiply = Multiply::<S, T, R> { simd, steps: x.steps, sums };
     T::codes(simd, tile, group, &mut multiply);
-    Scales::of::<T>(simd, tile, group).finish::<T, R>(simd, multiply.sums, x, totals);
+    Scales::of::<T>(simd, tile, group).finish::<T, R>(simd, multiply.sums, x.groups, totals);
+}
+
+/// Takes inputs and totals of the next `R` rows.
+#[inline(always)]
+fn next_rows<'a, 't, V, const R: usize>(
+    x: &mut Inputs<'a>,
+    totals: &mut &'t mut [V],
+    steps: usize,
+) -> Option<(RowGroup<'a, R>, &'t mut [V; R])> {
+    let now;
+    (now, *totals) = std::mem::take(totals).split_first_chunk_mut()?;
+    Some((x.take(steps)?, now))
 }
 
 /// What the sums of `R` rows start with.
 #[inline(always)]
 fn start<S: Integers, T: Tile, const R: usize>(
     simd: S,
-    x: Inputs<'_>,
+    x: &[Group; R],
 ) -> [<T::Width as Width>::Sums<S>; R] {
     // A loop: `array::from_fn` is not always inlined.
     let mut sums = [T::Width::start(simd, 0); R];
-    for (sum, group) in sums.iter_mut().zip(x.groups) {
-        *sum = T::Width::start(simd, group.start);
+    if T::OFFSET != 0 {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = T::Width::start(simd, x.start);
+        }
     }
     sums
 }
@@ -277,7 +284,7 @@ fn start<S: Integers, T: Tile, const R: usize>(
 /// Multiplies codes with the inputs of `R` rows as they come.
 struct Multiply<'a, S: Integers, T: Tile, const R: usize> {
     simd: S,
-    steps: &'a [[u8; 4]],
+    steps: &'a [[[u8; 4]; R]],
     sums: [<T::Width as Width>::Sums<S>; R],
 }
 
@@ -286,9 +293,11 @@ impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S
 {
     #[inline(always)]
     fn take(&mut self, step: usize, codes: <T::Width as Width>::Codes<S>) {
-        for r in 0..R {
-            let x = self.steps[r * steps::<T>() + step];
-            self.sums[r] = T::Width::dot(self.simd, self.sums[r], codes, x);
+        let Some(x) = self.steps.get(step) else {
+            return;
+        };
+        for (sums, x) in self.sums.iter_mut().zip(x) {
+            *sums = T::Width::dot(self.simd, *sums, codes, *x);
         }
     }
 }
@@ -309,28 +318,24 @@ impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_
     }
 }
 
-/// Adds one unpacked group to the totals of rows `first..first + R`.
+/// Adds one unpacked group to the totals of the next `R` rows, and takes these off.
 #[inline(always)]
 fn add_unpacked<S: Integers, T: Tile, const R: usize>(
     simd: S,
     codes: &[Line],
     scales: Scales<S>,
-    x: Inputs<'_>,
-    first: usize,
-    totals: &mut [S::F32x16],
+    x: &mut Inputs<'_>,
+    totals: &mut &mut [S::F32x16],
 ) {
-    let n = codes.len();
-    let x = x.rows::<R>(first, n);
-    let mut sums = start::<S, T, R>(simd, x);
-    let mut rows: [&[[u8; 4]]; R] = [&[]; R];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row = &x.steps[r * n..][..n];
-    }
-    for (step, codes) in codes.iter().enumerate() {
+    let Some((x, totals)) = next_rows(x, totals, codes.len()) else {
+        return;
+    };
+    let mut sums = start::<S, T, R>(simd, x.groups);
+    for (codes, step) in codes.iter().zip(x.steps) {
         let codes = T::Width::load(simd, &codes.0);
-        for r in 0..R {
-            sums[r] = T::Width::dot(simd, sums[r], codes, rows[r][step]);
+        for (sums, step) in sums.iter_mut().zip(step) {
+            *sums = T::Width::dot(simd, *sums, codes, *step);
         }
     }
-    scales.finish::<T, R>(simd, sums, x, totals);
+    scales.finish::<T, R>(simd, sums, x.groups, totals);
 }
