@@ -27,7 +27,7 @@ pub(super) const MANY: usize = 24;
 
 /// Rows whose inputs are packed together: in one block of `k` they take less than the second-level
 /// cache has.
-pub(super) const CHUNK: usize = 192;
+pub(super) const CHUNK: usize = 132;
 
 /// Panels whose totals a chunk of rows adds up together.
 const BAND: usize = 8;

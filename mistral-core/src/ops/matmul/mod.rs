@@ -59,7 +59,7 @@ const STREAMS: usize = 4;
 /// # Cost
 ///
 /// `2 * tokens * in * out` flops. Weights that are floats are read once for up to six tokens, once
-/// for each six of less than 24, and once for each 192 beyond; those in blocks once for each 96
+/// for each six of less than 24, and once for each 132 beyond; those in blocks once for each 96
 /// tokens. For memory see [`matmul_with`].
 pub fn matmul(
     x: ArrayView2<'_, f32>,
