@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::level::Token;
-use super::{Integers, Kernel, LANES, Lanes, Simd};
+use super::{Integers, Kernel, LANES, Simd};
 
 /// The token of this level. Only [`enter`] makes one.
 #[derive(Debug, Clone, Copy)]
@@ -135,24 +135,6 @@ impl Simd for Avx2 {
                 ))
             };
             F32x16(raise(shifted.0), raise(shifted.1))
-        }
-    }
-
-    #[inline(always)]
-    fn transpose(self, square: &mut [Lanes<f32>; LANES]) {
-        // Four squares of eight; the two off the diagonal change places.
-        let mut quarters = [[[zero(self); 8]; 2]; 2];
-        for (r, row) in square.iter().enumerate() {
-            let F32x16(left, right) = self.load(&row.0);
-            quarters[r / 8][0][r % 8] = left;
-            quarters[r / 8][1][r % 8] = right;
-        }
-        let [[a, b], [c, d]] = quarters;
-        let (a, b, c, d) =
-            (transpose8(self, a), transpose8(self, b), transpose8(self, c), transpose8(self, d));
-        for r in 0..8 {
-            self.store(F32x16(a[r], c[r]), &mut square[r].0);
-            self.store(F32x16(b[r], d[r]), &mut square[8 + r].0);
         }
     }
 
@@ -318,40 +300,5 @@ impl Integers for Avx2 {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             _mm256_storeu_si256(out.as_mut_ptr().cast(), words);
         }
-    }
-}
-
-#[inline(always)]
-fn zero(_proof: Avx2) -> __m256 {
-    // SAFETY: the token proves AVX2.
-    unsafe { _mm256_setzero_ps() }
-}
-
-/// Transposes eight registers of eight lanes.
-#[inline(always)]
-fn transpose8(_proof: Avx2, r: [__m256; 8]) -> [__m256; 8] {
-    // SAFETY: the token proves AVX2.
-    unsafe {
-        // Pairs of rows interleaved: t[0] = r0[0] r1[0] r0[1] r1[1] | r0[4] r1[4] r0[5] r1[5].
-        let mut t = r;
-        for i in 0..4 {
-            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        // Fours of rows: u[0] = column 0 of rows 0..4 | column 4 of rows 0..4.
-        let mut u = t;
-        for half in 0..2 {
-            let b = 4 * half;
-            u[b] = _mm256_shuffle_ps::<0b01_00_01_00>(t[b], t[b + 2]);
-            u[b + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(t[b], t[b + 2]);
-            u[b + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(t[b + 1], t[b + 3]);
-            u[b + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(t[b + 1], t[b + 3]);
-        }
-        let mut out = u;
-        for i in 0..4 {
-            out[i] = _mm256_permute2f128_ps::<0x20>(u[i], u[i + 4]);
-            out[i + 4] = _mm256_permute2f128_ps::<0x31>(u[i], u[i + 4]);
-        }
-        out
     }
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::level::Token;
-use super::{Integers, Kernel, LANES, Lanes, Simd};
+use super::{Integers, Kernel, LANES, Simd};
 
 /// The token of this level. Only the `enter` functions make one.
 #[derive(Debug, Clone, Copy)]
@@ -138,17 +138,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let one = _mm512_set1_epi32(1.0f32.to_bits() as i32);
             let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
             _mm512_castsi512_ps(_mm512_add_epi32(n, one))
-        }
-    }
-
-    #[inline(always)]
-    fn transpose(self, square: &mut [Lanes<f32>; LANES]) {
-        let mut rows = [self.splat(0.0); LANES];
-        for (row, lanes) in rows.iter_mut().zip(square.iter()) {
-            *row = self.load(&lanes.0);
-        }
-        for (column, lanes) in transpose16(self, rows).into_iter().zip(square) {
-            self.store(column, &mut lanes.0);
         }
     }
 
@@ -287,42 +276,5 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
             let words = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x));
             _mm256_storeu_si256(out.as_mut_ptr().cast(), words);
         }
-    }
-}
-
-/// Transposes sixteen registers of sixteen lanes. A register is four *blocks* of four lanes.
-#[inline(always)]
-fn transpose16<const VNNI: bool>(_proof: Avx512<VNNI>, r: [__m512; 16]) -> [__m512; 16] {
-    // SAFETY: the token proves AVX-512.
-    unsafe {
-        // Pairs of rows interleaved: block b of t[0] = r0[4b] r1[4b] r0[4b + 1] r1[4b + 1].
-        let mut t = r;
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        // Fours of rows: block b of u[4g + c] = column 4b + c of the rows 4g..4g + 4.
-        let mut u = t;
-        for g in 0..4 {
-            let i = 4 * g;
-            u[i] = _mm512_shuffle_ps::<0b01_00_01_00>(t[i], t[i + 2]);
-            u[i + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(t[i], t[i + 2]);
-            u[i + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(t[i + 1], t[i + 3]);
-            u[i + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(t[i + 1], t[i + 3]);
-        }
-        // Block g of column 4b + c is block b of u[4g + c]: blocks 0 2 or 1 3 of two registers, and
-        // the same again.
-        let mut out = u;
-        for c in 0..4 {
-            let even_low = _mm512_shuffle_f32x4::<0b10_00_10_00>(u[c], u[4 + c]);
-            let even_high = _mm512_shuffle_f32x4::<0b10_00_10_00>(u[8 + c], u[12 + c]);
-            let odd_low = _mm512_shuffle_f32x4::<0b11_01_11_01>(u[c], u[4 + c]);
-            let odd_high = _mm512_shuffle_f32x4::<0b11_01_11_01>(u[8 + c], u[12 + c]);
-            out[c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(even_low, even_high);
-            out[4 + c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(odd_low, odd_high);
-            out[8 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(even_low, even_high);
-            out[12 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(odd_low, odd_high);
-        }
-        out
     }
 }

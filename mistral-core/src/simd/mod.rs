@@ -99,15 +99,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `2^n` for lanes of the form `1.5 * 2^23 + n` with `n` in -126..=127.
     fn exp2_of_shifted(self, shifted: Self::F32x16) -> Self::F32x16;
 
-    /// Transposes a square of sixteen vectors: lane `j` of vector `i` becomes lane `i` of vector `j`.
-    fn transpose(self, square: &mut [Lanes<f32>; LANES]) {
-        for i in 0..LANES {
-            for j in 0..i {
-                (square[i].0[j], square[j].0[i]) = (square[j].0[i], square[i].0[j]);
-            }
-        }
-    }
-
     /// Hints that `data[index..]` is read soon. Any index is fine.
     fn prefetch<T>(self, data: &[T], index: usize) {
         let _ = (data, index);

@@ -139,31 +139,6 @@ fn every_half_precision_number_widens_exactly() {
     }
 }
 
-struct Transpose([Lanes<f32>; LANES]);
-
-impl Kernel for Transpose {
-    type Output = [Lanes<f32>; LANES];
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) -> Self::Output {
-        simd.transpose(&mut self.0);
-        self.0
-    }
-}
-
-#[test]
-fn transposing_swaps_rows_and_columns() {
-    let square = std::array::from_fn(|i| Lanes(std::array::from_fn(|j| (i * 100 + j) as f32)));
-    for level in Level::available() {
-        let turned = level.dispatch(Transpose(square));
-        for (i, row) in turned.iter().enumerate() {
-            for (j, &x) in row.0.iter().enumerate() {
-                assert_eq!(x, (j * 100 + i) as f32, "row {i}, column {j} at {level}");
-            }
-        }
-    }
-}
-
 #[test]
 fn exp_is_within_two_units_in_the_last_place() {
     let mut worst = (0.0f64, 0.0f32);

@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::{bf16, f16};
 
 use super::level::Token;
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{Kernel, LANES, Simd};
 
 mod integers;
 
@@ -163,37 +163,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn transpose(self, square: &mut [Lanes<f32>; LANES]) {
-        let mut rows = [self.splat(0.0); LANES];
-        for (row, lanes) in rows.iter_mut().zip(square.iter()) {
-            *row = self.load(&lanes.0);
-        }
-        // The rows 4i..4i + 4 become lanes 4i..4i + 4 of all columns.
-        let mut columns = rows;
-        for i in 0..4 {
-            let [a, b, c, d] = [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
-            let squares = [
-                transpose4(self, [a.0, b.0, c.0, d.0]),
-                transpose4(self, [a.1, b.1, c.1, d.1]),
-                transpose4(self, [a.2, b.2, c.2, d.2]),
-                transpose4(self, [a.3, b.3, c.3, d.3]),
-            ];
-            for (j, column) in columns.iter_mut().enumerate() {
-                let part = squares[j / 4][j % 4];
-                match i {
-                    0 => column.0 = part,
-                    1 => column.1 = part,
-                    2 => column.2 = part,
-                    _ => column.3 = part,
-                }
-            }
-        }
-        for (column, lanes) in columns.into_iter().zip(square) {
-            self.store(column, &mut lanes.0);
-        }
-    }
-
-    #[inline(always)]
     fn prefetch<T>(self, data: &[T], index: usize) {
         let address = data.as_ptr().wrapping_add(index);
         // SAFETY: a prefetch may name any address; it changes nothing that a program can see.
@@ -215,23 +184,4 @@ fn widen_f16(_proof: Neon, x: uint16x4_t) -> float32x4_t {
         );
     }
     wide
-}
-
-/// Transposes four registers of four lanes.
-#[inline(always)]
-fn transpose4(_proof: Neon, r: [float32x4_t; 4]) -> [float32x4_t; 4] {
-    // SAFETY: the token proves NEON.
-    unsafe {
-        // Columns 0 and 2, and 1 and 3, of two rows each.
-        let a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1]));
-        let b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
-        let c = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3]));
-        let d = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
-        [
-            vreinterpretq_f32_f64(vtrn1q_f64(a, c)),
-            vreinterpretq_f32_f64(vtrn1q_f64(b, d)),
-            vreinterpretq_f32_f64(vtrn2q_f64(a, c)),
-            vreinterpretq_f32_f64(vtrn2q_f64(b, d)),
-        ]
-    }
 }
