@@ -216,8 +216,14 @@ pub(super) fn integer_row_group<S: Simd>(simd: S, rows: usize, left: usize) -> u
 /// 8 rows are 4 and 4, not 6 and 2.
 #[inline(always)]
 fn even_share(left: usize, most: usize) -> usize {
-    // So many rows are enough for full shares, whatever is left of them: no division.
-    if left > (most - 1) * (most - 1) { most } else { left.div_ceil(left.div_ceil(most)) }
+    // Divisions are slow, and this stands in inner loops.
+    match left {
+        _ if left <= most => left,
+        _ if left <= 2 * most => left.div_ceil(2),
+        // So many rows are enough for full shares, whatever is left of them.
+        _ if left > (most - 1) * (most - 1) => most,
+        _ => left.div_ceil(left.div_ceil(most)),
+    }
 }
 
 /// Splits the rows between threads at the borders of chunks.
