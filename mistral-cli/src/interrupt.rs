@@ -1,6 +1,7 @@
 //! Ctrl-C.
 
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,35 +10,47 @@ use crate::failure::Failure;
 /// Who presses again so soon wants nothing else: a token of a large model may take as long.
 const SAME_WISH: Duration = Duration::from_secs(1);
 
-/// When Ctrl-C was first pressed since listening began, if it was.
-#[derive(Debug)]
-pub(crate) struct Interrupt(Arc<Mutex<Option<Instant>>>);
+/// Ctrl-C, noted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt {
+    /// When it was first pressed since listening began, if it was.
+    first: Arc<Mutex<Option<Instant>>>,
+    /// Whether it was, for those who only read.
+    flag: Arc<AtomicBool>,
+}
 
 impl Interrupt {
     /// From now on the first Ctrl-C is only noted, and one that comes later than a second after it
     /// ends the process.
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let first = Self(Arc::default());
-        let noted = Self(Arc::clone(&first.0));
+        let interrupt = Self::default();
+        let noted = interrupt.clone();
         ctrlc::set_handler(move || {
             if noted.first().get_or_insert_with(Instant::now).elapsed() > SAME_WISH {
                 process::exit(1);
             }
+            noted.flag.store(true, Ordering::Relaxed);
         })?;
-        Ok(first)
+        Ok(interrupt)
     }
 
     pub(crate) fn pressed(&self) -> bool {
-        self.first().is_some()
+        self.flag.load(Ordering::Relaxed)
+    }
+
+    /// Becomes true when Ctrl-C is pressed.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flag)
     }
 
     /// The next Ctrl-C is the first again.
     pub(crate) fn forget(&self) {
         *self.first() = None;
+        self.flag.store(false, Ordering::Relaxed);
     }
 
     fn first(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -103,6 +103,9 @@ pub enum ModelError {
         /// The first such position.
         position: usize,
     },
+    /// The caller's flag ended the work.
+    #[error("cancelled by the caller's flag")]
+    Cancelled,
     /// A chunk ended half way and could not be taken back.
     #[error("an earlier error left the session half way through a chunk: call `reset` first")]
     Interrupted,

@@ -12,6 +12,7 @@ mod snapshot;
 
 use std::borrow::Borrow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub(crate) use self::cache::Cache;
 pub use self::options::{HeavyHitters, SessionOptions};
@@ -53,6 +54,8 @@ pub struct Session<M> {
     /// Whether `logits` are those after the last token.
     has_logits: bool,
     interrupted: bool,
+    /// Ends the work once it is true.
+    cancel: Option<Arc<AtomicBool>>,
 }
 
 impl<M: Borrow<Transformer>> Session<M> {
@@ -104,6 +107,7 @@ impl<M: Borrow<Transformer>> Session<M> {
             logits,
             has_logits,
             interrupted,
+            cancel: None,
         })
     }
 

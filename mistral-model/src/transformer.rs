@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mistral_attention::Attention;
 use mistral_core::Matrix;
@@ -193,13 +194,14 @@ impl Transformer {
     ) -> Result<(), ModelError> {
         cache.position(sequence)?;
         let mut cache = RollingSequence { cache, id: sequence };
-        self.run_layers(&[], layers, hidden, &mut cache, scratch)
+        self.run_layers((&[], None), layers, hidden, &mut cache, scratch)
     }
 
-    /// [`forward_layers`](Self::forward_layers) on a sequence that is kept in any way, with adapters.
+    /// [`forward_layers`](Self::forward_layers) on a sequence that is kept in any way, with adapters,
+    /// until a flag is true.
     pub(crate) fn run_layers(
         &self,
-        runs: &[Run<'_>],
+        (runs, cancel): (&[Run<'_>], Option<&AtomicBool>),
         layers: Range<usize>,
         mut hidden: ArrayViewMut2<'_, f32>,
         cache: &mut impl SequenceCache,
@@ -212,6 +214,9 @@ impl Transformer {
         self.rope.angles_into(start..start + hidden.nrows(), &mut angles);
         let mut run = || {
             for (i, layer) in chosen.iter().enumerate() {
+                if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                    return Err(ModelError::Cancelled);
+                }
                 let mut turn = Turn { cache: &mut *cache, layer: first + i, angles: &angles };
                 let shared = self.shared(layers.start + i, runs);
                 layer.forward(shared, hidden.view_mut(), &mut turn, scratch)?;

@@ -67,9 +67,9 @@ fn a_tilde_is_the_home_of_who_types_it() {
 }
 
 #[test]
-fn a_line_that_is_no_text_is_refused_with_its_place() {
-    let run = mistral_with_stdin(&ARGS, b"Hi\nfour \xff\n");
-    assert_eq!((run.code, run.stdout), (Some(2), chat(&[], "Hi\n").text()));
+fn a_line_that_is_no_text_is_refused_with_its_place_and_the_next_is_answered() {
+    let run = mistral_with_stdin(&ARGS, b"four \xff\nHi\n");
+    assert_eq!((run.code, run.stdout), (Some(0), chat(&[], "Hi\n").text()));
     assert_eq!(run.stderr, "error: standard input is not UTF-8: byte 5 is 0xff\n");
 }
 
@@ -198,4 +198,44 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     let messages = saved(&file);
     let said = messages[1]["content"].as_str().unwrap();
     assert_eq!(String::from_utf8(text).unwrap(), format!("{said}\n"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_while_a_message_is_read_forgets_the_message_and_not_the_conversation() {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+    use std::thread;
+    use std::time::Duration;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.json");
+    let mut program = command(&["chat", "--max-tokens", "1"]);
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let first = "Who lived in the wood?";
+    // Far more than is read in a fifth of a second.
+    let long = "The fox and the goose went to the river. ".repeat(5000);
+    let writer = thread::spawn(move || {
+        write!(stdin, "{first}\n{long}\n").unwrap();
+        stdin
+    });
+    let mut answer = Vec::new();
+    while answer.last() != Some(&b'\n') {
+        let mut byte = [0];
+        stdout.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
+    thread::sleep(Duration::from_millis(200));
+    super::program::interrupt(&child);
+    let mut stdin = writer.join().unwrap();
+    writeln!(stdin, "/save {}", arg(&file)).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let messages = saved(&file);
+    let roles: Vec<_> = messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["user", "assistant"]);
+    assert_eq!(messages[0]["content"], first);
 }

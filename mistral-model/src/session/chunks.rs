@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use mistral_core::threads;
 use mistral_kvcache::ChunkPlan;
@@ -17,6 +18,30 @@ use crate::transformer::{Transformer, first_not_finite};
 use crate::weights::Adapter;
 
 impl<M: Borrow<Transformer>> Session<M> {
+    /// The session with a flag that ends its work soon after it has become true: it is read before
+    /// each layer of each chunk, so that a long prompt need not be waited for. The flag is the
+    /// caller's to set back; forks have none.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::sync::atomic::AtomicBool;
+    /// # use mistral_model::{Config, DType, ModelError, Session, SessionOptions, Transformer};
+    /// # let config = Config { dim: 64, n_layers: 2, n_heads: 4, n_kv_heads: 2, head_dim: 16,
+    /// #     hidden_dim: 96, vocab_size: 100, ..Config::mistral_7b_v01() };
+    /// # let model = Transformer::random(&config, DType::F32, 7)?;
+    /// let stop = Arc::new(AtomicBool::new(false));
+    /// let session = Session::new(&model, SessionOptions::default())?;
+    /// let mut session = session.with_cancel(Arc::clone(&stop));
+    /// // What a signal handler or another thread does.
+    /// stop.store(true, Ordering::Relaxed);
+    /// assert!(matches!(session.prefill(&[1, 9, 8]), Err(ModelError::Cancelled)));
+    /// # Ok::<(), ModelError>(())
+    /// ```
+    pub fn with_cancel(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.cancel = Some(flag);
+        self
+    }
+
     /// Appends tokens, in chunks, and returns the logits after the last one.
     ///
     /// # Errors
@@ -29,8 +54,11 @@ impl<M: Borrow<Transformer>> Session<M> {
     ///
     /// On the way, with the whole chunks before it appended:
     ///
-    /// - [`ModelError::NotFinite`]: NaN or infinity. Unless the chunk could be taken back exactly,
-    ///   the session wants a [`reset`](Self::reset).
+    /// - [`ModelError::NotFinite`]: NaN or infinity.
+    /// - [`ModelError::Cancelled`]: the flag of [`with_cancel`](Self::with_cancel) is true.
+    ///
+    /// Unless the chunk could be taken back exactly, the session then wants a
+    /// [`reset`](Self::reset).
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         self.prefill_with(tokens, |_| {})
     }
@@ -117,8 +145,8 @@ impl<M: Borrow<Transformer>> Session<M> {
             Wanted::Last => self.logits.as_mut_slice(),
             Wanted::All(logits) => logits,
         };
-        let model = (model, self.adapters.as_slice());
-        let done = threads::enter(|| forward(model, tokens, cache, scratch, logits));
+        let pass = Pass { model, adapters: &self.adapters, cancel: self.cancel.as_deref() };
+        let done = threads::enter(|| pass.forward(tokens, cache, scratch, logits));
         // What was there is written over, or no longer that of the last token.
         self.has_logits = has_logits && done.is_ok();
         match done {
@@ -138,39 +166,49 @@ enum Wanted<'a> {
     All(&'a mut [f32]),
 }
 
-/// The life of a chunk: embedding, layers, logits.
-///
-/// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
-fn forward(
-    (model, adapters): (&Transformer, &[Arc<Adapter>]),
-    tokens: &[u32],
-    cache: &mut Cache,
-    scratch: &mut Scratch,
-    logits: &mut [f32],
-) -> Result<(), ModelError> {
-    let config = model.config();
-    let dim = config.dim;
-    let wanted = logits.len() / config.vocab_size;
-    let first = tokens.len() - wanted;
-    let start = cache.position();
-    let run = |rows| [Run { rows: 0..rows, adapters }];
-    // Taken out, so that the layers can borrow the other buffers beside it.
-    let mut buffer = std::mem::take(&mut scratch.hidden);
-    let result = (|| {
-        let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
-        model.embed(tokens, hidden.view_mut())?;
-        model.run_layers(&run(tokens.len()), 0..config.n_layers, hidden, cache, scratch)?;
-        if wanted == 0 {
-            return Ok(());
-        }
-        let last = rows(&mut buffer[first * dim..], wanted, dim)?;
-        let mut logits = rows(logits, wanted, config.vocab_size)?;
-        model.adapted_logits(&run(wanted), last.view(), logits.view_mut(), scratch)?;
-        first_not_finite(logits.view()).map_or(Ok(()), |row| {
-            let position = start + first + row;
-            Err(ModelError::NotFinite { layer: config.n_layers, position })
-        })
-    })();
-    scratch.hidden = buffer;
-    result
+/// What a chunk passes through.
+struct Pass<'a> {
+    model: &'a Transformer,
+    adapters: &'a [Arc<Adapter>],
+    cancel: Option<&'a AtomicBool>,
+}
+
+impl Pass<'_> {
+    /// The life of a chunk: embedding, layers, logits.
+    ///
+    /// Shapes: `logits` is `(k, vocab_size)` for the last `k` tokens of the chunk; `k` may be 0.
+    fn forward(
+        &self,
+        tokens: &[u32],
+        cache: &mut Cache,
+        scratch: &mut Scratch,
+        logits: &mut [f32],
+    ) -> Result<(), ModelError> {
+        let (model, config) = (self.model, self.model.config());
+        let dim = config.dim;
+        let wanted = logits.len() / config.vocab_size;
+        let first = tokens.len() - wanted;
+        let start = cache.position();
+        let run = |rows| [Run { rows: 0..rows, adapters: self.adapters }];
+        // Taken out, so that the layers can borrow the other buffers beside it.
+        let mut buffer = std::mem::take(&mut scratch.hidden);
+        let result = (|| {
+            let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
+            model.embed(tokens, hidden.view_mut())?;
+            let chunk = (&run(tokens.len())[..], self.cancel);
+            model.run_layers(chunk, 0..config.n_layers, hidden, cache, scratch)?;
+            if wanted == 0 {
+                return Ok(());
+            }
+            let last = rows(&mut buffer[first * dim..], wanted, dim)?;
+            let mut logits = rows(logits, wanted, config.vocab_size)?;
+            model.adapted_logits(&run(wanted), last.view(), logits.view_mut(), scratch)?;
+            first_not_finite(logits.view()).map_or(Ok(()), |row| {
+                let position = start + first + row;
+                Err(ModelError::NotFinite { layer: config.n_layers, position })
+            })
+        })();
+        scratch.hidden = buffer;
+        result
+    }
 }

@@ -67,6 +67,7 @@ impl<M: Borrow<Transformer> + Clone> Session<M> {
             logits: self.logits.clone(),
             has_logits: self.has_logits && position == reached,
             interrupted: false,
+            cancel: None,
         })
     }
 }

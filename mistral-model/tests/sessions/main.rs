@@ -2,6 +2,7 @@
 //! go to disk, keep what is attended to. Whatever way leads to a text, its logits are the same.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+mod cancel;
 mod fork;
 mod heavy_hitters;
 mod reference;

@@ -7,9 +7,9 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use mistral_model::chat::{ChatRequest, Conversation, Message, ReplyEnd};
+use mistral_model::chat::{ChatRequest, Conversation, ConversationError, Message, ReplyEnd};
 use mistral_model::generate::StopStrings;
-use mistral_model::{Session, SessionOptions, Transformer};
+use mistral_model::{ModelError, Session, SessionOptions, Transformer};
 
 use self::lines::Lines;
 use self::order::Order;
@@ -42,11 +42,12 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
         rewind_slack: args.max_tokens.min(4096),
         ..args.compute.session(args.kv_dtype, usize::MAX)
     };
-    let session = Session::new(&model, options)?;
+    let interrupt = Interrupt::listen()?;
+    let session = Session::new(&model, options)?.with_cancel(interrupt.flag());
     let chat = Conversation::new(&*format, session, request, stops);
     let system = args.system.clone();
     let told = lines.of_a_person();
-    Talk { args, chat, system, interrupt: Interrupt::listen()?, told }.run(lines)
+    Talk { args, chat, system, interrupt, told }.run(lines)
 }
 
 /// A conversation before anybody has spoken.
@@ -77,7 +78,17 @@ impl Talk<'_> {
     /// Goes on until the lines end.
     fn run(mut self, mut lines: Lines) -> Result<(), Failure> {
         self.tell("/help lists the commands, Ctrl-D leaves");
-        while let Some(line) = lines.next()? {
+        loop {
+            let line = match lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                // One line that cannot be read is not the end of the others.
+                Err(failure @ Failure::NotUtf8 { .. }) => {
+                    failure.report();
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             let done = match Order::from_line(&line) {
                 None => Ok(()),
                 Some(Order::Quit) => break,
@@ -141,7 +152,13 @@ impl Talk<'_> {
     fn answer(&mut self, text: &str) -> Result<(), Failure> {
         self.interrupt.forget();
         let sampler = self.args.sampling.sampler()?;
-        let mut reply = self.chat.say(Message::user(text), sampler, self.args.max_tokens)?;
+        let mut reply = match self.chat.say(Message::user(text), sampler, self.args.max_tokens) {
+            Err(ConversationError::Model(ModelError::Cancelled)) => {
+                self.tell("stopped before the answer: what you said last is forgotten");
+                return Ok(());
+            }
+            reply => reply?,
+        };
         let mut shown = Ok(());
         while !self.interrupt.pressed()
             && shown.is_ok()
@@ -149,6 +166,8 @@ impl Talk<'_> {
         {
             shown = match part {
                 Ok(part) => print(&part.text),
+                // A token that was cancelled on its way.
+                Err(ConversationError::Model(ModelError::Cancelled)) => break,
                 Err(error) => Err(error.into()),
             };
         }
