@@ -97,6 +97,13 @@ fn a_file_that_is_no_model_is_named() {
     assert_contains(&error, &[file]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_configuration_without_an_end_is_not_read_to_its_end() {
+    let error = mistral(&["bench", "--shape", "/dev/zero"]).refusal();
+    assert_contains(&error, &["/dev/zero", "file too large"]);
+}
+
 #[test]
 fn help_and_version_are_no_errors() {
     for args in [&["--help"][..], &["--version"], &["generate", "--help"], &["help", "logits"]] {

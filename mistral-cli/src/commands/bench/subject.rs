@@ -1,7 +1,8 @@
 //! What `mistral bench` measures.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -100,13 +101,26 @@ impl Subject {
     }
 }
 
+/// Longest configuration that is read.
+const LONGEST_CONFIG: u64 = 1 << 20;
+
+/// All of a file, which may as well be a device without an end.
+fn read_config(path: &Path) -> io::Result<String> {
+    let mut json = String::new();
+    File::open(path)?.take(LONGEST_CONFIG + 1).read_to_string(&mut json)?;
+    if json.len() as u64 > LONGEST_CONFIG {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(json)
+}
+
 /// The configuration of random weights.
 fn shape(args: &BenchArgs) -> Result<Config, Failure> {
     let config = match Preset::from_str(&args.shape, true) {
         Ok(preset) => preset.config(),
         Err(_) => {
             let path = Path::new(&args.shape);
-            let json = fs::read_to_string(path)
+            let json = read_config(path)
                 .map_err(|source| Failure::Shape { found: args.shape.clone(), source })?;
             match Config::from_hf_json(&json) {
                 Ok(config) => config,
