@@ -6,7 +6,7 @@
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use benches::{limits, numbers};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -84,6 +84,33 @@ fn parallel_region(c: &mut Criterion) {
     group.bench_function("join", |b| {
         threads::enter(|| b.iter(|| threads::join(|| black_box(1), || black_box(2))));
     });
+    // As between two products of a step: the other threads had nothing to do for a while. What is
+    // beyond the 20 microseconds of either half is the cost.
+    let (half, pause) = (Duration::from_micros(20), Duration::from_micros(60));
+    let regions = move |n: u64| {
+        let mut total = Duration::ZERO;
+        for _ in 0..n {
+            spin(pause);
+            let start = Instant::now();
+            threads::join(|| spin(half), || spin(half));
+            total += start.elapsed();
+        }
+        total
+    };
+    group.bench_function("20us-after-60us-alone/entered", |b| {
+        b.iter_custom(|n| threads::enter(|| regions(n)));
+    });
+    group.bench_function("20us-after-60us-alone/rayon", |b| {
+        b.iter_custom(|n| rayon::scope(|_| regions(n)));
+    });
+}
+
+/// Keeps a thread busy.
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
 }
 
 /// The plain loop, one row.
