@@ -44,11 +44,11 @@ pub fn count() -> usize {
 mod awake {
     use std::hint;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use std::time::{Duration, Instant};
 
-    /// How long a thread looks for work that does not come. Bounds what it costs others if the pass
-    /// has long serial parts.
-    const PATIENCE: Duration = Duration::from_micros(200);
+    /// How often a thread looks for work that does not come, in some milliseconds of its own time.
+    /// Bounds what it costs others if the pass has long serial parts. Not by the clock: on a shared
+    /// machine a thread may lose its core for as long, and would then give up for nothing.
+    const PATIENCE: usize = 10_000;
 
     /// Pauses between two looks, so that the others' queues are not always being read.
     const PAUSES: usize = 16;
@@ -94,11 +94,13 @@ mod awake {
     }
 
     fn look_for_work(done: &AtomicBool) {
-        let mut idle_since = Instant::now();
+        let mut looks = 0;
         while !done.load(Ordering::Relaxed) && PASSES.load(Ordering::Relaxed) == 1 {
             if rayon::yield_now() == Some(rayon::Yield::Executed) {
-                idle_since = Instant::now();
-            } else if idle_since.elapsed() > PATIENCE {
+                looks = 0;
+            }
+            looks += 1;
+            if looks > PATIENCE {
                 return;
             }
             for _ in 0..PAUSES {
