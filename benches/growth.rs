@@ -9,7 +9,7 @@
 //! cache (32 query heads over 8 key/value heads of 128, f16), and the demo model as a whole.
 #![allow(missing_docs, clippy::unwrap_used)] // a bench may panic
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use benches::chart::{Line, Panel, draw};
@@ -186,7 +186,12 @@ fn panel(
 }
 
 fn main() {
+    // Cargo runs benches in their own folder; the path is meant from the workspace's.
+    let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let folder = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let folder = folder.map(|folder| workspace.join(folder));
+    // Minutes of measuring come before the first chart.
+    assert!(folder.as_ref().is_none_or(|folder| folder.is_dir()), "{folder:?} is no folder");
     let open = |window| {
         let options = OpenOptions::new().window(window);
         Checkpoint::open_with(DEMO, options).unwrap().load().unwrap()
@@ -234,7 +239,6 @@ fn main() {
         ),
     ];
     if let Some(folder) = folder {
-        let folder = PathBuf::from(folder);
         draw(&folder.join("token_time.svg"), "position", &token_panels).unwrap();
         draw(&folder.join("prompt_time.svg"), "tokens in the prompt", &prompt_panels).unwrap();
     }
