@@ -107,11 +107,12 @@ fn a_file_in_the_kernels_layout_gives_the_bits_of_quantising_on_load() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), config).unwrap();
         fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
-        for options in [
+        let ways = [
             OpenOptions::new(),
             #[cfg(feature = "mmap")]
             OpenOptions::new().mmap(true),
-        ] {
+        ];
+        for options in ways {
             let model = Checkpoint::open_with(folder.path(), options).unwrap().load().unwrap();
             assert_eq!(logits(&model), logits(&direct), "{name} {options:?}");
         }
