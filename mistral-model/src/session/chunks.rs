@@ -20,7 +20,7 @@ use crate::weights::Adapter;
 impl<M: Borrow<Transformer>> Session<M> {
     /// The session with a flag that ends its work soon after it has become true: it is read before
     /// each layer of each chunk, so that a long prompt need not be waited for. The flag is the
-    /// caller's to set back; forks have none.
+    /// caller's to set back; forks have none, and a [`Batch`](crate::Batch) does not read it.
     ///
     /// ```
     /// # use std::sync::Arc;
