@@ -24,7 +24,7 @@ impl<M: Borrow<Transformer>> Session<M> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use std::sync::atomic::AtomicBool;
+    /// # use std::sync::atomic::{AtomicBool, Ordering};
     /// # use mistral_model::{Config, DType, ModelError, Session, SessionOptions, Transformer};
     /// # let config = Config { dim: 64, n_layers: 2, n_heads: 4, n_kv_heads: 2, head_dim: 16,
     /// #     hidden_dim: 96, vocab_size: 100, ..Config::mistral_7b_v01() };
