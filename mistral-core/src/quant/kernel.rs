@@ -6,17 +6,43 @@
 //! ```
 //!
 //! The inner sum is exact in integers, for which the inputs are rounded too: to 8 bits where codes
-//! have 4, to 16 bits where they have more. The outer sum is one chain of fused multiply-adds over
-//! rising groups. So neither the SIMD level nor the number of rows changes a bit.
+//! have 4, to 16 bits where they have more. Where a scale is a float times an integer of 6 bits and
+//! codes have 4, that integer is a factor of the inner sum. The outer sum is one chain of fused
+//! multiply-adds over rising groups. So neither the SIMD level nor the number of rows changes a bit.
 
 use super::Block;
-use crate::simd::{Integers, LANES};
+use crate::simd::{Integers, LANES, Simd};
 
 /// Bytes of one step: the codes of sixteen outputs for four inputs (bytes) or two (words).
 pub(crate) const STEP: usize = 64;
 
 /// Most steps in a group.
 pub(crate) const MAX_STEPS: usize = 16;
+
+/// Most groups in a tile.
+pub(crate) const MAX_GROUPS: usize = 16;
+
+/// What the sums of a tile's groups are multiplied with, for sixteen outputs.
+#[derive(Clone, Copy)]
+pub(crate) struct Scales<S: Simd> {
+    /// Factors of all groups.
+    pub(crate) scale: S::F32x16,
+    /// The factor of the minima, negated, of formats that have some.
+    pub(crate) minimum: S::F32x16,
+    /// Integer factors of each group, of formats whose tiles have several: signed bytes.
+    pub(crate) scales: [[u8; LANES]; MAX_GROUPS],
+    /// Integer minima of each group.
+    pub(crate) minima: [[u8; LANES]; MAX_GROUPS],
+}
+
+impl<S: Simd> Scales<S> {
+    /// Room for those of a tile.
+    #[inline(always)]
+    pub(crate) fn room(simd: S) -> Self {
+        let (none, factors) = (simd.splat(0.0), [[0; LANES]; MAX_GROUPS]);
+        Self { scale: none, minimum: none, scales: factors, minima: factors }
+    }
+}
 
 /// How wide codes and inputs are when they meet.
 pub(crate) trait Width: Copy + Send + Sync + 'static {
@@ -28,6 +54,8 @@ pub(crate) trait Width: Copy + Send + Sync + 'static {
     type Codes<S: Integers>: Copy;
     /// Sixteen sums.
     type Sums<S: Integers>: Copy;
+    /// Sixteen factors of the sums of a group.
+    type Factors<S: Integers>: Copy;
 
     /// One step's inputs from their rounded values.
     fn pack(inputs: &[i32]) -> [u8; 4];
@@ -54,6 +82,17 @@ pub(crate) trait Width: Copy + Send + Sync + 'static {
 
     /// The sums as `f32`.
     fn total<S: Integers>(simd: S, sums: Self::Sums<S>) -> S::F32x16;
+
+    /// What [`Width::scaled`] takes, of a tile's scale and the bytes of a group.
+    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> Self::Factors<S>;
+
+    /// Two numbers whose product is `sums * scale * bytes`.
+    fn scaled<S: Integers>(
+        simd: S,
+        sums: Self::Sums<S>,
+        scale: S::F32x16,
+        factors: Self::Factors<S>,
+    ) -> (S::F32x16, S::F32x16);
 }
 
 /// Unsigned codes of 4 bits against inputs of 8 bits.
@@ -69,6 +108,7 @@ impl Width for Narrow {
     const LARGEST: f32 = 127.0;
     type Codes<S: Integers> = S::Bytes;
     type Sums<S: Integers> = S::ByteSums;
+    type Factors<S: Integers> = S::ByteScales;
 
     #[inline(always)]
     fn pack(inputs: &[i32]) -> [u8; 4] {
@@ -113,6 +153,22 @@ impl Width for Narrow {
     fn total<S: Integers>(simd: S, sums: S::ByteSums) -> S::F32x16 {
         simd.total_bytes(sums)
     }
+
+    #[inline(always)]
+    fn factors<S: Integers>(simd: S, _: S::F32x16, bytes: &[u8; LANES]) -> S::ByteScales {
+        simd.load_byte_scales(bytes)
+    }
+
+    /// The first is exact: sums are below `2^16`, factors have 6 bits.
+    #[inline(always)]
+    fn scaled<S: Integers>(
+        simd: S,
+        sums: S::ByteSums,
+        scale: S::F32x16,
+        factors: S::ByteScales,
+    ) -> (S::F32x16, S::F32x16) {
+        (simd.scaled_bytes(sums, factors), scale)
+    }
 }
 
 impl Width for Wide {
@@ -120,6 +176,7 @@ impl Width for Wide {
     const LARGEST: f32 = 32767.0;
     type Codes<S: Integers> = S::Words;
     type Sums<S: Integers> = S::WordSums;
+    type Factors<S: Integers> = S::F32x16;
 
     #[inline(always)]
     fn pack(inputs: &[i32]) -> [u8; 4] {
@@ -162,6 +219,22 @@ impl Width for Wide {
     fn total<S: Integers>(simd: S, sums: S::WordSums) -> S::F32x16 {
         simd.total_words(sums)
     }
+
+    #[inline(always)]
+    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> S::F32x16 {
+        simd.mul(scale, widen_bytes(simd, bytes))
+    }
+
+    /// The second is exact: scales have 11 bits, factors 7.
+    #[inline(always)]
+    fn scaled<S: Integers>(
+        simd: S,
+        sums: S::WordSums,
+        _: S::F32x16,
+        factors: S::F32x16,
+    ) -> (S::F32x16, S::F32x16) {
+        (simd.total_words(sums), factors)
+    }
 }
 
 /// What is done with the codes of a group. A trait and not a closure, because a closure cannot be
@@ -202,14 +275,8 @@ pub(crate) trait Tile: Copy + Send + Sync + 'static {
         sink: &mut impl CodeSink<<Self::Width as Width>::Codes<S>>,
     );
 
-    /// The scales of a group.
-    fn scales<S: Integers>(simd: S, tile: &[u8], group: usize) -> S::F32x16;
-
-    /// The minima of a group, negated; for formats that have some.
-    fn minima<S: Integers>(simd: S, tile: &[u8], group: usize) -> S::F32x16 {
-        let _ = (tile, group);
-        simd.splat(0.0)
-    }
+    /// Writes what the sums are multiplied with.
+    fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>);
 }
 
 /// Groups in a tile.
@@ -231,6 +298,16 @@ pub(crate) fn load_scales<S: Integers>(simd: S, bytes: &[u8]) -> S::F32x16 {
         *half = half::f16::from_le_bytes(*bytes);
     }
     simd.load_f16(&halves)
+}
+
+/// Sixteen signed bytes as floats.
+#[inline(always)]
+pub(crate) fn widen_bytes<S: Integers>(simd: S, bytes: &[u8; LANES]) -> S::F32x16 {
+    let mut floats = [0.0; LANES];
+    for (float, byte) in floats.iter_mut().zip(bytes) {
+        *float = f32::from(*byte as i8);
+    }
+    simd.load(&floats)
 }
 
 /// The lower and the upper half of each byte.

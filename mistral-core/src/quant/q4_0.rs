@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, Narrow, STEP, Tile, load_scales, nibble_pair};
+use super::kernel::{CodeSink, Narrow, STEP, Scales, Tile, load_scales, nibble_pair};
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 32;
@@ -132,8 +132,8 @@ impl Tile for Q4_0Tile {
     }
 
     #[inline(always)]
-    fn scales<S: Integers>(simd: S, tile: &[u8], _group: usize) -> S::F32x16 {
-        load_scales(simd, &tile[SCALES..])
+    fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>) {
+        scales.scale = load_scales(simd, &tile[SCALES..]);
     }
 }
 

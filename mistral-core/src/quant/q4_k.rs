@@ -1,9 +1,9 @@
 //! `q4_k`: 256 weights of 4 bits in eight groups with a scale and a minimum, 4.5 bits a weight.
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, Narrow, STEP, Tile, nibble_pair};
+use super::kernel::{CodeSink, Narrow, STEP, Scales, Tile, nibble_pair};
 use super::search;
-use super::sub_scales::{SubScales, TILE_BYTES, pack_tile, tile_minima, tile_scales, unpack_tile};
+use super::sub_scales::{SubScales, TILE_BYTES, pack_tile, tile_scales, unpack_tile};
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 256;
@@ -151,13 +151,8 @@ impl Tile for Q4KTile {
     }
 
     #[inline(always)]
-    fn scales<S: Integers>(simd: S, tile: &[u8], group: usize) -> S::F32x16 {
-        tile_scales(simd, &tile[..TILE_BYTES], group)
-    }
-
-    #[inline(always)]
-    fn minima<S: Integers>(simd: S, tile: &[u8], group: usize) -> S::F32x16 {
-        tile_minima(simd, &tile[..TILE_BYTES], group)
+    fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>) {
+        tile_scales(simd, &tile[..TILE_BYTES], scales);
     }
 }
 

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, QUAD, STEP, Tile, Wide, each_quad, load_scales};
+use super::kernel::{CodeSink, QUAD, STEP, Scales, Tile, Wide, each_quad, load_scales};
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 32;
@@ -142,8 +142,8 @@ impl Tile for Q5_0Tile {
     }
 
     #[inline(always)]
-    fn scales<S: Integers>(simd: S, tile: &[u8], _group: usize) -> S::F32x16 {
-        load_scales(simd, &tile[SCALES..])
+    fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>) {
+        scales.scale = load_scales(simd, &tile[SCALES..]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `q6_k`: 256 weights of 6 bits in sixteen groups with a scale, 6.5625 bits a weight.
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, QUAD, STEP, Tile, Wide, each_quad, load_scales};
+use super::kernel::{CodeSink, QUAD, STEP, Scales, Tile, Wide, each_quad, groups, load_scales};
 use super::search;
 use crate::simd::{Integers, LANES};
 
@@ -181,13 +181,9 @@ impl Tile for Q6KTile {
     }
 
     #[inline(always)]
-    fn scales<S: Integers>(simd: S, tile: &[u8], group: usize) -> S::F32x16 {
-        let bytes = &tile[group * LANES..][..LANES];
-        let mut sub = [0.0; LANES];
-        for (sub, byte) in sub.iter_mut().zip(bytes) {
-            *sub = f32::from(*byte as i8);
-        }
-        simd.mul(simd.load(&sub), load_scales(simd, &tile[SCALES..]))
+    fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>) {
+        scales.scale = load_scales(simd, &tile[SCALES..]);
+        scales.scales.copy_from_slice(&tile.as_chunks().0[..groups::<Self>()]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Six bits of scale and six of minimum for each of eight groups, in twelve bytes.
 
 use super::block;
-use super::kernel::load_scales;
+use super::kernel::{STEP, Scales, load_scales};
 use crate::simd::{Integers, LANES};
 
 /// Groups in a block of `q4_k` and `q5_k`.
@@ -77,7 +77,8 @@ impl SubScales {
 /// ```text
 /// byte 0   group 0: o0 .. o15, bits 0..4 of the scale | of the minimum << 4
 ///      16  group 1 ..                                               8 groups
-///      128 groups 0, 1: o0 .. o15, bits 4..6 of scale 0 | minimum 0 << 2 | scale 1 << 4 | ..
+///      128 groups 0, 4: o0 .. o15, bits 4..6 of scale 0 | minimum 0 << 2 | scale 4 << 4 | ..
+///      144 groups 1, 5 ..
 ///      192 scales of the scales: o0 .. o15, f16
 ///      224 scales of the minima
 /// ```
@@ -86,6 +87,9 @@ pub(super) const TILE_BYTES: usize = 256;
 const HIGH: usize = 128;
 const SCALE: usize = 192;
 const MINIMUM: usize = 224;
+
+/// Groups whose lower bits fill one step.
+const QUARTET: usize = STEP / LANES;
 
 /// Writes those of row `lane` into zeroed bytes.
 pub(super) fn pack_tile(
@@ -98,7 +102,7 @@ pub(super) fn pack_tile(
     for g in 0..GROUPS {
         let (s, m) = (sub.scales[g], sub.minima[g]);
         out[g * LANES + lane] = s & 15 | m << 4;
-        out[HIGH + g / 2 * LANES + lane] |= (s >> 4 | m >> 4 << 2) << (g % 2 * 4);
+        out[HIGH + g % QUARTET * LANES + lane] |= (s >> 4 | m >> 4 << 2) << (g / QUARTET * 4);
     }
     out[SCALE + 2 * lane..][..2].copy_from_slice(&scale);
     out[MINIMUM + 2 * lane..][..2].copy_from_slice(&minimum);
@@ -106,55 +110,42 @@ pub(super) fn pack_tile(
 
 /// Those of row `lane`, the scale of the scales, and that of the minima.
 pub(super) fn unpack_tile(lane: usize, bytes: &[u8]) -> (SubScales, [u8; 2], [u8; 2]) {
-    let of = |g: usize, read: fn(u8, u8, usize) -> u8| {
-        let (low, high) = group_bytes(bytes, g);
-        read(low[lane], high[lane], g)
-    };
+    let low = |g: usize| bytes[g * LANES + lane];
+    let high = |g: usize| bytes[HIGH + g % QUARTET * LANES + lane] >> (g / QUARTET * 4);
     let sub = SubScales {
-        scales: std::array::from_fn(|g| of(g, sub_scale)),
-        minima: std::array::from_fn(|g| of(g, sub_minimum)),
+        scales: std::array::from_fn(|g| low(g) & 15 | (high(g) & 3) << 4),
+        minima: std::array::from_fn(|g| low(g) >> 4 | (high(g) >> 2 & 3) << 4),
     };
     let pair = |at: usize| [bytes[at + 2 * lane], bytes[at + 2 * lane + 1]];
     (sub, pair(SCALE), pair(MINIMUM))
 }
 
-/// The bytes of a group that hold its lower bits, and those with its upper bits.
+/// Unpacks the scales and minima of sixteen rows.
 #[inline(always)]
-fn group_bytes(bytes: &[u8], group: usize) -> (&[u8; LANES], &[u8; LANES]) {
-    let rows = bytes.as_chunks().0;
-    (&rows[group], &rows[HIGH / LANES + group / 2])
+pub(super) fn tile_scales<S: Integers>(simd: S, bytes: &[u8], to: &mut Scales<S>) {
+    to.scale = load_scales(simd, &bytes[SCALE..]);
+    to.minimum = simd.sub(simd.splat(0.0), load_scales(simd, &bytes[MINIMUM..]));
+    let step = |at: usize| simd.load_bytes(bytes[at..].first_chunk().unwrap_or(&[0; STEP]));
+    let (first, second, high) = (step(0), step(STEP), step(HIGH));
+    let mut put = |quartet: usize, scales, minima| {
+        for (bytes, to) in [(scales, &mut to.scales), (minima, &mut to.minima)] {
+            if let Some(to) = to.as_flattened_mut()[quartet * STEP..].first_chunk_mut() {
+                simd.store_bytes(bytes, to);
+            }
+        }
+    };
+    put(0, join::<S, 0, 0>(simd, first, high), join::<S, 4, 2>(simd, first, high));
+    put(1, join::<S, 0, 4>(simd, second, high), join::<S, 4, 6>(simd, second, high));
 }
 
+/// The lower four bits, which are those from `LOW` on in `low`, and two upper ones.
 #[inline(always)]
-fn sub_scale(low: u8, high: u8, group: usize) -> u8 {
-    low & 15 | (high >> (group % 2 * 4) & 3) << 4
-}
-
-#[inline(always)]
-fn sub_minimum(low: u8, high: u8, group: usize) -> u8 {
-    low >> 4 | (high >> (group % 2 * 4) >> 2 & 3) << 4
-}
-
-/// `scale * sub-scale` of sixteen rows: exact, 11 and 6 bits.
-#[inline(always)]
-pub(super) fn tile_scales<S: Integers>(simd: S, bytes: &[u8], group: usize) -> S::F32x16 {
-    let (low, high) = group_bytes(bytes, group);
-    let mut sub = [0.0; LANES];
-    for (o, sub) in sub.iter_mut().enumerate() {
-        *sub = f32::from(sub_scale(low[o], high[o], group));
-    }
-    simd.mul(simd.load(&sub), load_scales(simd, &bytes[SCALE..]))
-}
-
-/// `-minimum * sub-minimum` of sixteen rows, exact.
-#[inline(always)]
-pub(super) fn tile_minima<S: Integers>(simd: S, bytes: &[u8], group: usize) -> S::F32x16 {
-    let (low, high) = group_bytes(bytes, group);
-    let mut sub = [0.0; LANES];
-    for (o, sub) in sub.iter_mut().enumerate() {
-        *sub = -f32::from(sub_minimum(low[o], high[o], group));
-    }
-    simd.mul(simd.load(&sub), load_scales(simd, &bytes[MINIMUM..]))
+fn join<S: Integers, const LOW: i32, const HIGH: i32>(
+    simd: S,
+    low: S::Bytes,
+    high: S::Bytes,
+) -> S::Bytes {
+    simd.join_fields::<4>(simd.field::<LOW, 15>(low), simd.field::<HIGH, 3>(high))
 }
 
 #[cfg(test)]

@@ -191,6 +191,8 @@ impl Integers for Avx2 {
     type Words = Int16x32;
     /// Two for each output: the sums of the even and of the odd pair of each step.
     type ByteSums = Int16x32;
+    /// Each twice: for the even and the odd pair.
+    type ByteScales = Int16x32;
     type WordSums = Int32x16;
 
     #[inline(always)]
@@ -270,6 +272,28 @@ impl Integers for Avx2 {
     #[inline(always)]
     fn total_bytes(self, sums: Int16x32) -> F32x16 {
         halves!(F32x16, |sums| _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, _mm256_set1_epi16(1))))
+    }
+
+    #[inline(always)]
+    fn load_byte_scales(self, bytes: &[u8; LANES]) -> Int16x32 {
+        // SAFETY: `self` proves AVX2; there are sixteen bytes.
+        unsafe {
+            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast()));
+            // Each byte as two words; 0x80 gives their upper bytes, zero.
+            let first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let words = |outputs| {
+                let twice = _mm256_or_si256(outputs, _mm256_slli_epi32::<16>(outputs));
+                let zeros = _mm256_set1_epi16(i16::MIN);
+                _mm256_shuffle_epi8(bytes, _mm256_or_si256(twice, zeros))
+            };
+            Int16x32(words(first), words(_mm256_add_epi32(first, _mm256_set1_epi32(8))))
+        }
+    }
+
+    #[inline(always)]
+    fn scaled_bytes(self, sums: Int16x32, scales: Int16x32) -> F32x16 {
+        // The sums of both pairs are multiplied where they are added.
+        halves!(F32x16, |sums, scales| _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, scales)))
     }
 
     #[inline(always)]

@@ -149,12 +149,22 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 }
 
+impl<const VNNI: bool> Avx512<VNNI> {
+    /// [`Integers::ByteSums`] as one sum of 32 bits for each output.
+    #[inline(always)]
+    fn whole(self, sums: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { if VNNI { sums } else { _mm512_madd_epi16(sums, _mm512_set1_epi16(1)) } }
+    }
+}
+
 impl<const VNNI: bool> Integers for Avx512<VNNI> {
     type Bytes = __m512i;
     type Words = __m512i;
     /// With VNNI, one of 32 bits for each output. Without, two of 16 bits: the sums of the even and
     /// of the odd pair of each step.
     type ByteSums = __m512i;
+    type ByteScales = __m512i;
     type WordSums = __m512i;
 
     #[inline(always)]
@@ -238,10 +248,19 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     #[inline(always)]
     fn total_bytes(self, sums: __m512i) -> __m512 {
         // SAFETY: `self` proves AVX-512.
-        unsafe {
-            let sums = if VNNI { sums } else { _mm512_madd_epi16(sums, _mm512_set1_epi16(1)) };
-            _mm512_cvtepi32_ps(sums)
-        }
+        unsafe { _mm512_cvtepi32_ps(self.whole(sums)) }
+    }
+
+    #[inline(always)]
+    fn load_byte_scales(self, bytes: &[u8; LANES]) -> __m512i {
+        // SAFETY: `self` proves AVX-512; there are sixteen bytes.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn scaled_bytes(self, sums: __m512i, scales: __m512i) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_cvtepi32_ps(_mm512_mullo_epi32(self.whole(sums), scales)) }
     }
 
     #[inline(always)]

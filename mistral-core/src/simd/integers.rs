@@ -21,6 +21,8 @@ pub trait Integers: Simd {
     type Words: Copy;
     /// Sixteen sums over [`Bytes`](Self::Bytes), exact for 32 inputs.
     type ByteSums: Copy;
+    /// Sixteen factors of [`ByteSums`](Self::ByteSums).
+    type ByteScales: Copy;
     /// Sixteen sums over [`Words`](Self::Words) of 32 bits.
     type WordSums: Copy;
 
@@ -62,6 +64,12 @@ pub trait Integers: Simd {
 
     /// The sums as `f32`, exactly.
     fn total_bytes(self, sums: Self::ByteSums) -> Self::F32x16;
+
+    /// Loads sixteen factors, of which none is above 127.
+    fn load_byte_scales(self, bytes: &[u8; LANES]) -> Self::ByteScales;
+
+    /// `sums[o] * scales[o]` as `f32`: exact where the product is below `2^24`.
+    fn scaled_bytes(self, sums: Self::ByteSums, scales: Self::ByteScales) -> Self::F32x16;
 
     /// Sums that start with `start`.
     fn start_words(self, start: i32) -> Self::WordSums;

@@ -110,6 +110,7 @@ impl Integers for Scalar {
     type Bytes = [u8; 64];
     type Words = [i16; 32];
     type ByteSums = [i32; LANES];
+    type ByteScales = [i32; LANES];
     type WordSums = [i32; LANES];
 
     #[inline(always)]
@@ -177,6 +178,16 @@ impl Integers for Scalar {
     #[inline(always)]
     fn total_bytes(self, sums: [i32; LANES]) -> [f32; LANES] {
         sums.map(|sum| sum as f32)
+    }
+
+    #[inline(always)]
+    fn load_byte_scales(self, bytes: &[u8; LANES]) -> [i32; LANES] {
+        bytes.map(i32::from)
+    }
+
+    #[inline(always)]
+    fn scaled_bytes(self, sums: [i32; LANES], scales: [i32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|o| (sums[o] * scales[o]) as f32)
     }
 
     #[inline(always)]

@@ -262,6 +262,24 @@ impl<const WORDS: bool> Kernel for Dot<'_, WORDS> {
     }
 }
 
+/// [`Dot`] of bytes, each sum times its factor.
+struct ScaledDot<'a>([u8; LANES], &'a [([u8; 64], [u8; 4])]);
+
+impl Kernel for ScaledDot<'_> {
+    type Output = [f32; LANES];
+
+    #[inline(always)]
+    fn run<S: Integers>(self, simd: S) -> [f32; LANES] {
+        let mut sums = simd.start_bytes(0, 0);
+        for (codes, x) in self.1 {
+            sums = simd.dot_bytes(sums, simd.load_bytes(codes), *x);
+        }
+        let mut out = [0.0; LANES];
+        simd.store(simd.scaled_bytes(sums, simd.load_byte_scales(&self.0)), &mut out);
+        out
+    }
+}
+
 struct RoundWords([f32; LANES]);
 impl Kernel for RoundWords {
     type Output = [i16; LANES];
@@ -314,6 +332,14 @@ fn products_of_bytes_are_exact_over_eight_steps() {
                 let got = level.dispatch(Dot::<false> { start, steps: &steps });
                 assert_eq!(got, want, "case {case} at {level}");
             }
+        }
+        let scales =
+            std::array::from_fn(|o| if case % 5 == 0 { 63 } else { steps[0].0[o] * 4 + 3 });
+        let sums = Level::SCALAR.dispatch(Dot::<false> { start: (0, 0), steps: &steps });
+        let want = std::array::from_fn(|o| sums[o] * f32::from(scales[o]));
+        for level in Level::available() {
+            let got = level.dispatch(ScaledDot(scales, &steps));
+            assert_eq!(got, want, "case {case} at {level}, scaled");
         }
     }
 }

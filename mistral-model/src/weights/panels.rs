@@ -3,7 +3,7 @@
 //! Such a matrix is a tensor of bytes. What they are stands in the file's metadata:
 //!
 //! ```text
-//! "panels": "1"                                  the layout's version
+//! "panels": "2"                                  the layout's version
 //! "panels:model.layers.0.mlp.up_proj.weight": "q8_0 14336x4096"
 //! "rope_layout": "half_split"                    the order of the rows of q_proj and k_proj
 //! ```
@@ -18,7 +18,7 @@ use super::error::ArchiveError;
 use super::tensor::{Stored, TensorInfo};
 
 /// The version of the layout. It changes with any byte of it.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 const VERSION_KEY: &str = "panels";
 const TENSOR_PREFIX: &str = "panels:";
 const ROPE_KEY: &str = "rope_layout";

@@ -7,8 +7,8 @@ use ndarray::ArrayView2;
 use super::ROW_GROUP;
 use super::dense::{self, K_BLOCK};
 use crate::ops::row;
-use crate::quant::kernel::{MAX_STEPS, Tile, Width, groups, steps};
-use crate::quant::{Block, round_block};
+use crate::quant::kernel::{MAX_STEPS, Tile, Width, steps};
+use crate::quant::round_block;
 use crate::simd::{Integers, Kernel, Level, Simd};
 use crate::threads;
 
@@ -308,8 +308,3 @@ impl<T: Tile> RoundChunk<'_, T> {
 
 /// Inputs of a row are whole blocks wherever weights are: a block of weights has 32 or 256.
 const _: () = assert!(BLOCK == 32 && CHUNK.is_multiple_of(ROW_GROUP));
-
-/// Groups in a row of `cols` inputs.
-pub(super) fn groups_in<T: Tile>(cols: usize) -> usize {
-    cols / T::Block::WEIGHTS * groups::<T>()
-}

@@ -13,11 +13,13 @@ use std::ops::Range;
 use ndarray::ArrayViewMut2;
 
 use super::activations::{
-    Activations, CHUNK, DIRECT_ROWS, Group, Inputs, RowGroup, groups_in, integer_row_group,
+    Activations, CHUNK, DIRECT_ROWS, Group, Inputs, RowGroup, integer_row_group,
 };
 use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
-use crate::quant::kernel::{CodeSink, MAX_STEPS, STEP, Tile, Width, groups, steps};
+use crate::quant::kernel::{
+    CodeSink, MAX_STEPS, STEP, Scales, Tile, Width, groups, steps, widen_bytes,
+};
 use crate::simd::{Integers, Line};
 
 /// Inputs that a chunk of rows meets in all panels before the next ones: theirs stay in the
@@ -83,12 +85,17 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         if self.panels.rows <= DIRECT_ROWS {
             return self.stream(simd);
         }
-        let n = groups_in::<T>(self.panels.cols);
+        let n = self.panels.cols / T::Block::WEIGHTS;
         for first in (0..self.panels.rows).step_by(CHUNK) {
             let chunk = first..self.panels.rows.min(first + CHUNK);
-            for from in (0..n).step_by(PART / T::GROUP) {
+            for from in (0..n).step_by(PART / T::Block::WEIGHTS) {
                 for index in self.range.clone() {
-                    self.pass_over(simd, index, &chunk, from..n.min(from + PART / T::GROUP));
+                    self.pass_over(
+                        simd,
+                        index,
+                        &chunk,
+                        from..n.min(from + PART / T::Block::WEIGHTS),
+                    );
                 }
             }
         }
@@ -97,26 +104,51 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
     /// All rows, [`STREAMS`] panels at a time that lie far apart.
     #[inline(always)]
     fn stream<S: Integers>(&mut self, simd: S) {
-        let run = if S::SUMS == 1 { 0 } else { self.range.len() / STREAMS };
-        for i in 0..run {
-            self.direct::<S, STREAMS>(simd, self.range.start + i, run);
+        if S::SUMS == 1 {
+            return self.stream_rows::<S, 1, 0>(simd);
         }
-        for index in self.range.start + STREAMS * run..self.range.end {
-            self.direct::<S, 1>(simd, index, 0);
+        match self.panels.rows {
+            1 => self.stream_rows::<S, STREAMS, 1>(simd),
+            2 => self.stream_rows::<S, STREAMS, 2>(simd),
+            3 => self.stream_rows::<S, STREAMS, 3>(simd),
+            4 => self.stream_rows::<S, STREAMS, 4>(simd),
+            _ => self.stream_rows::<S, STREAMS, 0>(simd),
+        }
+    }
+
+    /// All rows, `P` panels at a time. `ROWS`: how many they are, if it is known; else 0.
+    #[inline(always)]
+    fn stream_rows<S: Integers, const P: usize, const ROWS: usize>(&mut self, simd: S) {
+        let run = self.range.len() / P;
+        for i in 0..run {
+            self.direct::<S, P, ROWS>(simd, self.range.start + i, run);
+        }
+        for index in self.range.start + P * run..self.range.end {
+            self.direct::<S, 1, ROWS>(simd, index, 0);
         }
     }
 
     /// All rows over `P` panels that lie `apart`, straight from the tiles.
     #[inline(always)]
-    fn direct<S: Integers, const P: usize>(&mut self, simd: S, first: usize, apart: usize) {
+    fn direct<S: Integers, const P: usize, const ROWS: usize>(
+        &mut self,
+        simd: S,
+        first: usize,
+        apart: usize,
+    ) {
         let panels = self.panels;
-        let rows = panels.rows;
+        let rows = if ROWS > 0 { ROWS } else { panels.rows };
         let mut bytes: [&[u8]; P] = [&[]; P];
         for (p, bytes) in bytes.iter_mut().enumerate() {
             *bytes = panels.panel(first + p * apart);
         }
+        let mut scales = [Scales::room(simd); P];
         let mut totals = [[simd.splat(0.0); DIRECT_ROWS]; P];
         for t in 0..panels.cols / T::Block::WEIGHTS {
+            let tiles = bytes.map(|bytes| &bytes[t * T::BYTES..][..T::BYTES]);
+            for (tile, scales) in tiles.iter().zip(&mut scales) {
+                T::scales(simd, tile, scales);
+            }
             for g in 0..groups::<T>() {
                 let group = t * groups::<T>() + g;
                 let x = panels.activations.group::<T>(&(0..rows), panels.cols, group);
@@ -126,15 +158,15 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                     for line in (0..T::BYTES / groups::<T>()).step_by(STEP) {
                         simd.prefetch(bytes[p], here + line + AHEAD);
                     }
-                    let tile = &bytes[p][t * T::BYTES..][..T::BYTES];
+                    let scales = GroupScales::of(simd, &scales[p], g);
                     let (mut x, mut totals) = (x, &mut totals[p][..rows]);
                     while !totals.is_empty() {
                         let (x, totals) = (&mut x, &mut totals);
                         match integer_row_group(simd, rows, totals.len()) {
-                            4 => add_tile::<S, T, 4>(simd, tile, g, x, totals),
-                            3 => add_tile::<S, T, 3>(simd, tile, g, x, totals),
-                            2 => add_tile::<S, T, 2>(simd, tile, g, x, totals),
-                            _ => add_tile::<S, T, 1>(simd, tile, g, x, totals),
+                            4 => add_tile::<S, T, 4>(simd, tiles[p], g, scales, x, totals),
+                            3 => add_tile::<S, T, 3>(simd, tiles[p], g, scales, x, totals),
+                            2 => add_tile::<S, T, 2>(simd, tiles[p], g, scales, x, totals),
+                            _ => add_tile::<S, T, 1>(simd, tiles[p], g, scales, x, totals),
                         }
                     }
                 }
@@ -148,7 +180,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         }
     }
 
-    /// A chunk of rows over some groups of one panel.
+    /// A chunk of rows over some tiles of one panel.
     #[inline(always)]
     fn pass_over<S: Integers>(
         &mut self,
@@ -172,27 +204,31 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         // run out of registers.
         let unpacked = &mut unpacked[..black_box(steps::<T>())];
         let next = panels.panel(self.range.end.min(index + 2) - 1);
-        for group in part {
-            let at = group / groups::<T>() * T::BYTES;
+        let mut scales = Scales::room(simd);
+        for t in part {
+            let at = t * T::BYTES;
             let tile = &panels.panel(index)[at..][..T::BYTES];
-            let g = group % groups::<T>();
-            let bytes = T::BYTES / groups::<T>();
-            for line in (0..bytes).step_by(STEP) {
-                simd.prefetch(next, at + g * bytes + line);
-            }
-            T::codes(simd, tile, g, &mut Unpack::<S, T> { simd, unpacked, tile: PhantomData });
-            let scales = Scales::<S>::of::<T>(simd, tile, g);
-            let mut x = panels.activations.group::<T>(chunk, panels.cols, group);
-            let mut totals = &mut *totals;
-            while !totals.is_empty() {
-                let (x, totals) = (&mut x, &mut totals);
-                match integer_row_group(simd, panels.rows, totals.len()) {
-                    6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, totals),
-                    5 => add_unpacked::<S, T, 5>(simd, unpacked, scales, x, totals),
-                    4 => add_unpacked::<S, T, 4>(simd, unpacked, scales, x, totals),
-                    3 => add_unpacked::<S, T, 3>(simd, unpacked, scales, x, totals),
-                    2 => add_unpacked::<S, T, 2>(simd, unpacked, scales, x, totals),
-                    _ => add_unpacked::<S, T, 1>(simd, unpacked, scales, x, totals),
+            T::scales(simd, tile, &mut scales);
+            for g in 0..groups::<T>() {
+                let scales = GroupScales::of(simd, &scales, g);
+                let bytes = T::BYTES / groups::<T>();
+                for line in (0..bytes).step_by(STEP) {
+                    simd.prefetch(next, at + g * bytes + line);
+                }
+                T::codes(simd, tile, g, &mut Unpack::<S, T> { simd, unpacked, tile: PhantomData });
+                let group = t * groups::<T>() + g;
+                let mut x = panels.activations.group::<T>(chunk, panels.cols, group);
+                let mut totals = &mut *totals;
+                while !totals.is_empty() {
+                    let (x, totals) = (&mut x, &mut totals);
+                    match integer_row_group(simd, panels.rows, totals.len()) {
+                        6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, totals),
+                        5 => add_unpacked::<S, T, 5>(simd, unpacked, scales, x, totals),
+                        4 => add_unpacked::<S, T, 4>(simd, unpacked, scales, x, totals),
+                        3 => add_unpacked::<S, T, 3>(simd, unpacked, scales, x, totals),
+                        2 => add_unpacked::<S, T, 2>(simd, unpacked, scales, x, totals),
+                        _ => add_unpacked::<S, T, 1>(simd, unpacked, scales, x, totals),
+                    }
                 }
             }
         }
@@ -204,20 +240,25 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
 
 /// What the sums of a group are multiplied with.
 #[derive(Clone, Copy)]
-struct Scales<S: Integers> {
-    scales: S::F32x16,
+struct GroupScales<S: Integers, T: Tile> {
+    scale: S::F32x16,
+    factors: <T::Width as Width>::Factors<S>,
     minima: S::F32x16,
 }
 
-impl<S: Integers> Scales<S> {
+impl<S: Integers, T: Tile> GroupScales<S, T> {
     #[inline(always)]
-    fn of<T: Tile>(simd: S, tile: &[u8], group: usize) -> Self {
-        Self { scales: T::scales(simd, tile, group), minima: T::minima(simd, tile, group) }
+    fn of(simd: S, tile: &Scales<S>, group: usize) -> Self {
+        Self {
+            scale: tile.scale,
+            factors: T::Width::factors(simd, tile.scale, &tile.scales[group]),
+            minima: simd.mul(tile.minimum, widen_bytes(simd, &tile.minima[group])),
+        }
     }
 
     /// Adds the sums of a group to the totals of `R` rows.
     #[inline(always)]
-    fn finish<T: Tile, const R: usize>(
+    fn finish<const R: usize>(
         self,
         simd: S,
         sums: [<T::Width as Width>::Sums<S>; R],
@@ -225,8 +266,13 @@ impl<S: Integers> Scales<S> {
         totals: &mut [S::F32x16; R],
     ) {
         for ((total, sums), x) in totals.iter_mut().zip(sums).zip(x) {
-            let factor = simd.mul(self.scales, simd.splat(x.scale));
-            let mut sum = simd.mul_add(T::Width::total(simd, sums), factor, *total);
+            let scale = simd.splat(x.scale);
+            let (sums, factor) = if groups::<T>() > 1 {
+                T::Width::scaled(simd, sums, self.scale, self.factors)
+            } else {
+                (T::Width::total(simd, sums), self.scale)
+            };
+            let mut sum = simd.mul_add(sums, simd.mul(factor, scale), *total);
             if T::MINIMA {
                 sum = simd.mul_add(self.minima, simd.splat(x.sum), sum);
             }
@@ -241,6 +287,7 @@ fn add_tile<S: Integers, T: Tile, const R: usize>(
     simd: S,
     tile: &[u8],
     group: usize,
+    scales: GroupScales<S, T>,
     x: &mut Inputs<'_>,
     totals: &mut &mut [S::F32x16],
 ) {
@@ -250,7 +297,7 @@ fn add_tile<S: Integers, T: Tile, const R: usize>(
     let sums = start::<S, T, R>(simd, x.groups);
     let mut multiply = Multiply::<S, T, R> { simd, steps: x.steps, sums };
     T::codes(simd, tile, group, &mut multiply);
-    Scales::of::<T>(simd, tile, group).finish::<T, R>(simd, multiply.sums, x.groups, totals);
+    scales.finish(simd, multiply.sums, x.groups, totals);
 }
 
 /// Takes inputs and totals of the next `R` rows.
@@ -323,7 +370,7 @@ impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_
 fn add_unpacked<S: Integers, T: Tile, const R: usize>(
     simd: S,
     codes: &[Line],
-    scales: Scales<S>,
+    scales: GroupScales<S, T>,
     x: &mut Inputs<'_>,
     totals: &mut &mut [S::F32x16],
 ) {
@@ -337,5 +384,5 @@ fn add_unpacked<S: Integers, T: Tile, const R: usize>(
             *sums = T::Width::dot(simd, *sums, codes, *step);
         }
     }
-    scales.finish::<T, R>(simd, sums, x.groups, totals);
+    scales.finish(simd, sums, x.groups, totals);
 }

@@ -7,7 +7,7 @@
 use std::arch::aarch64::*;
 
 use super::{F32x16, Neon};
-use crate::simd::Integers;
+use crate::simd::{Integers, LANES};
 
 /// Sixteen numbers of 16 bits, for outputs 0..8 and 8..16.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,20 @@ fn dot_i16(_proof: Neon, sums: Int32x16, codes: Int16x16, x: i16) -> Int32x16 {
     }
 }
 
+/// One sum for each output.
+#[inline(always)]
+fn whole(_proof: Neon, [even, odd]: [Int16x16; 2]) -> Int32x16 {
+    // SAFETY: the token proves NEON.
+    unsafe {
+        Int32x16(
+            vaddl_s16(vget_low_s16(even.0), vget_low_s16(odd.0)),
+            vaddl_high_s16(even.0, odd.0),
+            vaddl_s16(vget_low_s16(even.1), vget_low_s16(odd.1)),
+            vaddl_high_s16(even.1, odd.1),
+        )
+    }
+}
+
 impl Integers for Neon {
     /// Inputs k0, k1, k2 and k3 of all outputs.
     type Bytes = uint8x16x4_t;
@@ -70,6 +84,7 @@ impl Integers for Neon {
     type Words = [Int16x16; 2];
     /// The sums of the inputs k0 and k1 of all steps, and those of k2 and k3.
     type ByteSums = [Int16x16; 2];
+    type ByteScales = Int32x16;
     type WordSums = Int32x16;
 
     #[inline(always)]
@@ -165,16 +180,37 @@ impl Integers for Neon {
     }
 
     #[inline(always)]
-    fn total_bytes(self, [even, odd]: [Int16x16; 2]) -> F32x16 {
-        // SAFETY: `self` proves NEON.
+    fn total_bytes(self, sums: [Int16x16; 2]) -> F32x16 {
+        self.total_words(whole(self, sums))
+    }
+
+    #[inline(always)]
+    fn load_byte_scales(self, bytes: &[u8; LANES]) -> Int32x16 {
+        // SAFETY: `self` proves NEON; there are sixteen bytes.
         unsafe {
-            self.total_words(Int32x16(
-                vaddl_s16(vget_low_s16(even.0), vget_low_s16(odd.0)),
-                vaddl_high_s16(even.0, odd.0),
-                vaddl_s16(vget_low_s16(even.1), vget_low_s16(odd.1)),
-                vaddl_high_s16(even.1, odd.1),
-            ))
+            let words = widen_u8(self, vld1q_u8(bytes.as_ptr()));
+            Int32x16(
+                vmovl_s16(vget_low_s16(words.0)),
+                vmovl_high_s16(words.0),
+                vmovl_s16(vget_low_s16(words.1)),
+                vmovl_high_s16(words.1),
+            )
         }
+    }
+
+    #[inline(always)]
+    fn scaled_bytes(self, sums: [Int16x16; 2], scales: Int32x16) -> F32x16 {
+        let sums = whole(self, sums);
+        // SAFETY: `self` proves NEON.
+        let product = unsafe {
+            Int32x16(
+                vmulq_s32(sums.0, scales.0),
+                vmulq_s32(sums.1, scales.1),
+                vmulq_s32(sums.2, scales.2),
+                vmulq_s32(sums.3, scales.3),
+            )
+        };
+        self.total_words(product)
     }
 
     #[inline(always)]
