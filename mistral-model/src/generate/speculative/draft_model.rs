@@ -31,6 +31,9 @@ use crate::transformer::Transformer;
 #[derive(Debug)]
 pub struct DraftModel<M> {
     session: Session<M>,
+    /// What a token of a prompt costs, in passes of this model: found out once, for it is asked for
+    /// at every pass.
+    row_cost: f64,
     text: Vec<u32>,
     failure: Option<ModelError>,
 }
@@ -44,7 +47,8 @@ impl<M: Borrow<Transformer>> DraftModel<M> {
     /// As [`Session::new`].
     pub fn new(model: M, options: SessionOptions) -> Result<Self, ModelError> {
         let session = Session::new(model, options)?;
-        Ok(Self { session, text: Vec::new(), failure: None })
+        let row_cost = pace::row_cost(session.model());
+        Ok(Self { session, row_cost, text: Vec::new(), failure: None })
     }
 
     /// Why it guesses no more, if it does not: its context is full, or its logits are no numbers.
@@ -111,6 +115,6 @@ impl<M: Borrow<Transformer>> Drafter for DraftModel<M> {
     fn debt(&self, model: &Transformer) -> f64 {
         // All but what is read for a guess anyway. After wrong guesses a little more is missing.
         let missing = self.text.len().saturating_sub(self.session.position() + 1);
-        missing as f64 * pace::row_cost(self.session.model()) * self.cost(model)
+        missing as f64 * self.row_cost * self.cost(model)
     }
 }
