@@ -123,8 +123,7 @@ pub(super) fn row_cost(model: &Transformer) -> f64 {
     match bits {
         _ if model.bytes() < CACHED => 0.4,
         24.0.. => 0.2,
-        12.0.. => 0.25,
-        7.0.. => 0.2,
+        7.0.. => 0.25,
         _ => 0.4,
     }
 }
