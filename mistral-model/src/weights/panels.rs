@@ -88,3 +88,47 @@ pub(super) fn metadata<'a>(
     }));
     metadata
 }
+
+#[cfg(test)]
+mod tests {
+    use mistral_core::MatrixError;
+
+    use super::*;
+
+    /// FNV-1a.
+    fn hash(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+
+    /// Of version 2: the hash of 32 rows of 512 weights of the same bytes.
+    const LAYOUTS: [(&str, u64); WeightFormat::ALL.len()] = [
+        ("f32", 0x22ed_4024_3c32_13e6),
+        ("f16", 0x67d7_b4af_1b95_3c68),
+        ("bf16", 0x67d7_b4af_1b95_3c68),
+        ("q8_0", 0x8eb0_e559_3c94_099f),
+        ("q6_k", 0x20b1_0930_faa9_64fc),
+        ("q5_k", 0x43aa_b95c_c6d1_5841),
+        ("q5_0", 0x38b8_0bab_87f4_cd29),
+        ("q4_k", 0x82a2_1606_292f_2c6f),
+        ("q4_0", 0x4826_5bb4_b2a3_e7fa),
+    ];
+
+    #[test]
+    fn a_layout_is_changed_with_its_version() {
+        let found = WeightFormat::ALL.map(|format| {
+            let mut state = 1u32;
+            let matrix = Matrix::read(32, 512, format, |bytes| {
+                bytes.fill_with(|| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                });
+                Ok::<(), MatrixError>(())
+            });
+            (format.to_string(), hash(matrix.unwrap().panels()))
+        });
+        let expected = LAYOUTS.map(|(format, hash)| (format.to_owned(), hash));
+        assert_eq!((found, VERSION), (expected, "2"), "new hashes need a new version");
+    }
+}

@@ -85,17 +85,13 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         if self.panels.rows <= DIRECT_ROWS {
             return self.stream(simd);
         }
-        let n = self.panels.cols / T::Block::WEIGHTS;
+        // In tiles.
+        let (n, part) = (self.panels.cols / T::Block::WEIGHTS, PART / T::Block::WEIGHTS);
         for first in (0..self.panels.rows).step_by(CHUNK) {
             let chunk = first..self.panels.rows.min(first + CHUNK);
-            for from in (0..n).step_by(PART / T::Block::WEIGHTS) {
+            for from in (0..n).step_by(part) {
                 for index in self.range.clone() {
-                    self.pass_over(
-                        simd,
-                        index,
-                        &chunk,
-                        from..n.min(from + PART / T::Block::WEIGHTS),
-                    );
+                    self.pass_over(simd, index, &chunk, from..n.min(from + part));
                 }
             }
         }
@@ -116,7 +112,8 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         }
     }
 
-    /// All rows, `P` panels at a time. `ROWS`: how many they are, if it is known; else 0.
+    /// All rows, `P` panels at a time. `ROWS`: how many they are, if the compiler is to know it and
+    /// keep their totals in registers; else 0.
     #[inline(always)]
     fn stream_rows<S: Integers, const P: usize, const ROWS: usize>(&mut self, simd: S) {
         let run = self.range.len() / P;
