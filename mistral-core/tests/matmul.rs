@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn blocks_give_the_same_bits_alone_in_a_batch_at_every_level_and_on_threads(
-        rows in prop_oneof![1usize..9, Just(97usize), Just(200)],
+        rows in prop_oneof![1usize..30, Just(97usize), Just(200)],
         // The longer ones are met in parts, between which totals are put aside.
         least in prop_oneof![1usize..800, Just(2048), Just(4200)],
         outputs in 1usize..150, format in block_formats(), seed: u64,

@@ -75,6 +75,8 @@ macro_rules! lanewise {
 impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type F32x16 = __m512;
 
+    const SUMS: usize = 24;
+
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         // SAFETY: `self` proves AVX-512.
@@ -150,11 +152,17 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 }
 
 impl<const VNNI: bool> Avx512<VNNI> {
+    /// The sum of two numbers of 16 bits for each output.
+    #[inline(always)]
+    fn add_pairs(self, pairs: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)) }
+    }
+
     /// [`Integers::ByteSums`] as one sum of 32 bits for each output.
     #[inline(always)]
     fn whole(self, sums: __m512i) -> __m512i {
-        // SAFETY: `self` proves AVX-512.
-        unsafe { if VNNI { sums } else { _mm512_madd_epi16(sums, _mm512_set1_epi16(1)) } }
+        if VNNI { sums } else { self.add_pairs(sums) }
     }
 }
 
@@ -164,7 +172,8 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     /// With VNNI, one of 32 bits for each output. Without, two of 16 bits: the sums of the even and
     /// of the odd pair of each step.
     type ByteSums = __m512i;
-    type ByteScales = __m512i;
+    /// As floats, whose products are exact: integers are multiplied at half the rate.
+    type ByteScales = __m512;
     type WordSums = __m512i;
 
     #[inline(always)]
@@ -226,9 +235,10 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
 
     #[inline(always)]
     fn start_bytes(self, even: i16, odd: i16) -> __m512i {
-        let (even, odd) = (i32::from(even), i32::from(odd));
         // SAFETY: `self` proves AVX-512.
-        unsafe { _mm512_set1_epi32(if VNNI { even + odd } else { even & 0xffff | odd << 16 }) }
+        let pairs = unsafe { _mm512_set1_epi32(i32::from(even) & 0xffff | i32::from(odd) << 16) };
+        // Added as vectors, not as scalars, of which there would be too many for the registers.
+        if VNNI { self.add_pairs(pairs) } else { pairs }
     }
 
     #[inline(always)]
@@ -252,15 +262,15 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn load_byte_scales(self, bytes: &[u8; LANES]) -> __m512i {
+    fn load_byte_scales(self, bytes: &[u8; LANES]) -> __m512 {
         // SAFETY: `self` proves AVX-512; there are sixteen bytes.
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())) }
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))) }
     }
 
     #[inline(always)]
-    fn scaled_bytes(self, sums: __m512i, scales: __m512i) -> __m512 {
+    fn scaled_bytes(self, sums: __m512i, scales: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512.
-        unsafe { _mm512_cvtepi32_ps(_mm512_mullo_epi32(self.whole(sums), scales)) }
+        unsafe { _mm512_mul_ps(_mm512_cvtepi32_ps(self.whole(sums)), scales) }
     }
 
     #[inline(always)]

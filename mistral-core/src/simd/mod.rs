@@ -53,8 +53,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen `f32`.
     type F32x16: Copy + Send + Sync;
 
-    /// How many vectors of sums stay in registers beside what they are made of. A level without
-    /// vector registers has 1: kernels leave out what would only be large there.
+    /// How many vectors of sums stay in registers beside what they are made of: 6, 24 where there are
+    /// 32 registers of sixteen lanes. A level without vector registers has 1: kernels leave out what
+    /// would only be large there.
     const SUMS: usize = 6;
 
     /// `x` in every lane.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use ndarray::ArrayView2;
 
-use super::ROW_GROUP;
 use super::dense::{self, K_BLOCK};
+use super::rows::{even_share, is_wide, row_group, with_rows};
 use crate::ops::row;
 use crate::quant::kernel::{MAX_STEPS, Tile, Width, steps};
 use crate::quant::round_block;
@@ -18,7 +18,7 @@ pub(super) const CHUNK: usize = 96;
 /// Most rows that meet weights of integers straight from the tiles.
 pub(super) const DIRECT_ROWS: usize = 8;
 
-/// How many of them pass over a tile together.
+/// How many of them pass over a tile together where registers are few.
 const DIRECT_GROUP: usize = 4;
 
 /// Inputs that are rounded with a scale of their own.
@@ -163,14 +163,7 @@ impl Kernel for PackChunk<'_> {
                 (group, packed) = packed.split_at_mut(n * block.len());
                 let rows =
                     Rows { x: &self.x, first: self.rows.start + first, block: block.clone() };
-                match n {
-                    6 => rows.pack::<6>(group),
-                    5 => rows.pack::<5>(group),
-                    4 => rows.pack::<4>(group),
-                    3 => rows.pack::<3>(group),
-                    2 => rows.pack::<2>(group),
-                    _ => rows.pack::<1>(group),
-                }
+                with_rows!(S, n, R => rows.pack::<R>(group));
                 first += n;
             }
         }
@@ -196,33 +189,13 @@ impl Rows<'_, '_> {
     }
 }
 
-/// How many of `left` rows pass over weights together next.
-#[inline(always)]
-pub(super) fn row_group<S: Simd>(_simd: S, left: usize) -> usize {
-    if S::SUMS == 1 { 1 } else { even_share(left, ROW_GROUP) }
-}
-
-/// As [`row_group`], where weights are integers and there are `rows` rows in all.
+/// How many of `left` rows meet weights of integers together next, where there are `rows` in all.
 #[inline(always)]
 pub(super) fn integer_row_group<S: Simd>(simd: S, rows: usize, left: usize) -> usize {
-    if S::SUMS > 1 && rows <= DIRECT_ROWS {
+    if S::SUMS > 1 && !is_wide::<S>() && rows <= DIRECT_ROWS {
         even_share(left, DIRECT_GROUP)
     } else {
         row_group(simd, left)
-    }
-}
-
-/// How many of `left` rows to take next, at most `most`, so that all shares are of nearly one size:
-/// 8 rows are 4 and 4, not 6 and 2.
-#[inline(always)]
-fn even_share(left: usize, most: usize) -> usize {
-    // Divisions are slow, and this stands in inner loops.
-    match left {
-        _ if left <= most => left,
-        _ if left <= 2 * most => left.div_ceil(2),
-        // So many rows are enough for full shares, whatever is left of them.
-        _ if left > (most - 1) * (most - 1) => most,
-        _ => left.div_ceil(left.div_ceil(most)),
     }
 }
 
@@ -307,4 +280,4 @@ impl<T: Tile> RoundChunk<'_, T> {
 }
 
 /// Inputs of a row are whole blocks wherever weights are: a block of weights has 32 or 256.
-const _: () = assert!(BLOCK == 32 && CHUNK.is_multiple_of(ROW_GROUP));
+const _: () = assert!(BLOCK == 32 && CHUNK.is_multiple_of(12) && dense::CHUNK.is_multiple_of(12));

@@ -2,18 +2,20 @@
 //!
 //! - One row (decode) is bound by reading the weights. A thread walks four panels far apart in
 //!   its share at once: four streams keep more reads in flight than one.
-//! - A few rows share each vector of weights, still read as stored.
+//! - A few rows meet a block of weights, still as stored, one group after the other.
 //! - From [`MANY`] rows on, arithmetic is the bound, and nothing that is read often may come from
 //!   further away than the second-level cache: the inputs of a chunk of rows in one block of `k` stay
 //!   there, packed so that a tile reads them front to back. Sixteen outputs' weights in the block are
-//!   widened once for all rows of the chunk, which pass over them six at a time.
+//!   widened once for all rows of the chunk, which pass over them six at a time. With AVX-512 twelve
+//!   rows pass over two panels as they are stored: widening costs nothing beside so many products.
 
 use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::activations::{Activations, row_group};
-use super::{Panels, ROW_GROUP, STREAMS, store_panel};
+use super::activations::Activations;
+use super::rows::{is_wide, most_rows, row_group, with_rows};
+use super::{Panels, STREAMS, store_panel};
 use crate::element::Element;
 use crate::ops::row;
 use crate::simd::{Integers, Lanes, Level, Simd};
@@ -58,10 +60,14 @@ impl<E: Element> DensePanels<'_, E> {
         &self.panels[index * depth..][..depth]
     }
 
-    /// `R` rows of the input from `first` on.
+    /// `R` rows of the input from `first` on, the part in `block`.
     #[inline(always)]
-    fn input<const R: usize>(&self, first: usize) -> [&[f32]; R] {
-        std::array::from_fn(|r| row(&self.x, first + r))
+    fn input<const R: usize>(&self, first: usize, block: &Range<usize>) -> [&[f32]; R] {
+        let mut rows: [&[f32]; R] = [&[]; R];
+        for (r, input) in rows.iter_mut().enumerate() {
+            *input = &row(&self.x, first + r)[block.clone()];
+        }
+        rows
     }
 }
 
@@ -92,11 +98,9 @@ impl<E: Element> Columns<'_, '_, '_, E> {
             1 => self.stream::<S, 1, STREAMS>(simd),
             2 => self.stream::<S, 2, 3>(simd),
             3 => self.stream::<S, 3, 2>(simd),
-            rows if rows < MANY => {
-                for index in self.range.clone() {
-                    self.pass_over(simd, index);
-                }
-            }
+            4 if is_wide::<S>() => self.stream::<S, 4, STREAMS>(simd),
+            rows if rows < MANY && is_wide::<S>() => self.few::<S, 2>(simd),
+            rows if rows < MANY => self.few::<S, 1>(simd),
             _ => self.bands(simd),
         }
     }
@@ -105,7 +109,7 @@ impl<E: Element> Columns<'_, '_, '_, E> {
     #[inline(always)]
     fn stream<S: Simd, const R: usize, const P: usize>(&mut self, simd: S) {
         let job = self.job;
-        let x = job.input::<R>(0);
+        let x = job.input::<R>(0, &(0..job.x.ncols()));
         let run = self.range.len() / P;
         for i in 0..run {
             let index: [usize; P] = std::array::from_fn(|p| self.range.start + p * run + i);
@@ -126,42 +130,59 @@ impl<E: Element> Columns<'_, '_, '_, E> {
         }
     }
 
-    /// All rows of the input over one panel, a group at a time.
+    /// All rows of the input over `P` panels at a time that lie far apart.
     #[inline(always)]
-    fn pass_over<S: Simd>(&mut self, simd: S, index: usize) {
-        let rows = self.job.x.nrows();
-        if S::SUMS == 1 {
-            for first in 0..rows {
-                self.group::<S, 1>(simd, index, first);
-            }
-            return;
+    fn few<S: Simd, const P: usize>(&mut self, simd: S) {
+        let run = self.range.len() / P;
+        for i in 0..run {
+            self.pass_over::<S, P>(simd, self.range.start + i, run);
         }
-        let mut first = 0;
-        while rows - first >= ROW_GROUP {
-            self.group::<S, ROW_GROUP>(simd, index, first);
-            first += ROW_GROUP;
-        }
-        match rows - first {
-            5 => self.group::<S, 5>(simd, index, first),
-            4 => self.group::<S, 4>(simd, index, first),
-            3 => self.group::<S, 3>(simd, index, first),
-            2 => self.group::<S, 2>(simd, index, first),
-            1 => self.group::<S, 1>(simd, index, first),
-            _ => {}
+        for index in self.range.start + P * run..self.range.end {
+            self.pass_over::<S, 1>(simd, index, 0);
         }
     }
 
+    /// All rows of the input over `P` panels that lie `apart`, block by block, a group of rows at a
+    /// time.
     #[inline(always)]
-    fn group<S: Simd, const R: usize>(&mut self, simd: S, index: usize, first: usize) {
-        let sums = blocked(simd, self.job.input::<R>(first), [self.job.panel(index)]);
-        store_panel(simd, &mut self.out, first, index - self.range.start, sums.map(|[row]| row));
+    fn pass_over<S: Simd, const P: usize>(&mut self, simd: S, first: usize, apart: usize) {
+        let job = self.job;
+        let (rows, depth) = job.x.dim();
+        let mut panels: [&[Lanes<E>]; P] = [&[]; P];
+        for (p, panel) in panels.iter_mut().enumerate() {
+            *panel = job.panel(first + p * apart);
+        }
+        let mut totals = [[simd.splat(0.0); P]; MANY];
+        for from in (0..depth).step_by(K_BLOCK) {
+            let block = from..depth.min(from + K_BLOCK);
+            let mut weights = panels;
+            for weights in &mut weights {
+                *weights = &weights[block.clone()];
+            }
+            let mut row = 0;
+            while row < rows {
+                let n = row_group(simd, rows - row);
+                with_rows!(S, n, R => {
+                    let x = job.input::<R>(row, &block);
+                    let sums = tile::accumulate(simd, x, weights, tile::zeros::<S, R, P>(simd));
+                    add_each(simd, &mut totals[row..], sums);
+                });
+                row += n;
+            }
+        }
+        for p in 0..P {
+            let panel = first + p * apart - self.range.start;
+            for (row, totals) in totals.iter().take(rows).enumerate() {
+                store_panel(simd, &mut self.out, row, panel, [totals[p]]);
+            }
+        }
     }
 
     /// A chunk of rows over a band of panels at a time, block by block.
     #[inline(always)]
     fn bands<S: Simd>(&mut self, simd: S) {
         let rows = self.job.x.nrows();
-        let mut wide = [Lanes::default(); K_BLOCK];
+        let mut wide = Wide([Lanes::default(); K_BLOCK]);
         let mut totals = vec![simd.splat(0.0); BAND * rows.min(CHUNK)];
         for first in (0..rows).step_by(CHUNK) {
             let chunk = first..rows.min(first + CHUNK);
@@ -186,7 +207,7 @@ impl<E: Element> Columns<'_, '_, '_, E> {
         simd: S,
         chunk: &Range<usize>,
         band: Range<usize>,
-        wide: &mut [Lanes<f32>; K_BLOCK],
+        wide: &mut Wide,
         totals: &mut [S::F32x16],
     ) {
         let job = self.job;
@@ -194,65 +215,90 @@ impl<E: Element> Columns<'_, '_, '_, E> {
         for from in (0..depth).step_by(K_BLOCK) {
             let block = from..depth.min(from + K_BLOCK);
             let x = job.activations.packed(chunk, depth, &block);
+            let weights = |index: usize| &job.panel(band.end.min(index + 1) - 1)[block.clone()];
+            if is_wide::<S>() {
+                // Two panels as they are stored: they are widened beside the multiplications.
+                let pairs = totals.chunks_mut(2 * chunk.len());
+                for (index, totals) in band.clone().step_by(2).zip(pairs) {
+                    let next = [weights(index + 2), weights(index + 3)];
+                    match totals.split_at_mut(chunk.len()) {
+                        (totals, []) => add_block(simd, x, [weights(index)], next, [totals]),
+                        (first, second) => {
+                            let weights = [weights(index), weights(index + 1)];
+                            add_block(simd, x, weights, next, [first, second]);
+                        }
+                    }
+                }
+                continue;
+            }
             for (index, totals) in band.clone().zip(totals.chunks_mut(chunk.len())) {
-                let weights = &job.panel(index)[block.clone()];
-                let next = &job.panel(band.end.min(index + 2) - 1)[block.clone()];
-                let wide = &mut wide[..weights.len()];
-                for (wide, weights) in wide.iter_mut().zip(weights) {
+                let stored = weights(index);
+                let wide = &mut wide.0[..stored.len()];
+                for (wide, weights) in wide.iter_mut().zip(stored) {
                     simd.store(E::load(simd, weights), &mut wide.0);
                 }
-                add_block(simd, x, wide, next, totals);
+                add_block(simd, x, [&*wide], [weights(index + 1)], [totals]);
             }
         }
     }
 }
 
-/// Adds the sums of a block to the totals of a chunk of rows in one panel, and asks for the weights
+/// Widened weights of a panel, on the borders of cache lines.
+#[repr(align(64))]
+struct Wide([Lanes<f32>; K_BLOCK]);
+
+/// Adds the sums of a block to the totals of a chunk of rows in `P` panels, and asks for the weights
 /// that are `next`.
 #[inline(always)]
-fn add_block<S: Simd, E: Element>(
+fn add_block<S: Simd, W: Element, E: Element, const P: usize, const N: usize>(
     simd: S,
     x: &[f32],
-    weights: &[Lanes<f32>],
-    next: &[Lanes<E>],
-    totals: &mut [S::F32x16],
+    weights: [&[Lanes<W>]; P],
+    next: [&[Lanes<E>]; N],
+    mut totals: [&mut [S::F32x16]; P],
 ) {
     let mut x = x;
-    let mut next = next.chunks(next.len().div_ceil(totals.len().div_ceil(ROW_GROUP)));
-    let mut first = 0;
-    while first < totals.len() {
-        let next = next.next().unwrap_or_default();
-        for i in (0..next.len()).step_by(CACHE_LINE / size_of::<Lanes<E>>()) {
-            simd.prefetch(next, i);
+    let (rows, depth) = (totals[0].len(), weights[0].len());
+    let share = depth.div_ceil(rows.div_ceil(most_rows::<S>()));
+    let (mut first, mut ahead) = (0, 0);
+    while first < rows {
+        for next in next {
+            for i in (ahead..depth.min(ahead + share)).step_by(CACHE_LINE / size_of::<Lanes<E>>()) {
+                simd.prefetch(next, i);
+            }
         }
-        let n = row_group(simd, totals.len() - first);
+        ahead += share;
+        let n = row_group(simd, rows - first);
         let group;
-        (group, x) = x.split_at(n * weights.len());
-        let totals = &mut totals[first..][..n];
-        match n {
-            6 => add_group::<S, 6>(simd, group, weights, totals),
-            5 => add_group::<S, 5>(simd, group, weights, totals),
-            4 => add_group::<S, 4>(simd, group, weights, totals),
-            3 => add_group::<S, 3>(simd, group, weights, totals),
-            2 => add_group::<S, 2>(simd, group, weights, totals),
-            _ => add_group::<S, 1>(simd, group, weights, totals),
-        }
+        (group, x) = x.split_at(n * depth);
+        with_rows!(S, n, R => {
+            let sums = tile::accumulate_packed(
+                simd,
+                group.as_chunks::<R>().0,
+                weights,
+                tile::zeros::<S, R, P>(simd),
+            );
+            for (p, totals) in totals.iter_mut().enumerate() {
+                for (total, sums) in totals[first..].iter_mut().zip(sums) {
+                    *total = simd.add(*total, sums[p]);
+                }
+            }
+        });
         first += n;
     }
 }
 
-/// Adds the sums of a block to the totals of `R` rows.
+/// Adds sums to totals, row by row.
 #[inline(always)]
-fn add_group<S: Simd, const R: usize>(
+fn add_each<S: Simd, const P: usize>(
     simd: S,
-    x: &[f32],
-    weights: &[Lanes<f32>],
-    totals: &mut [S::F32x16],
+    totals: &mut [[S::F32x16; P]],
+    sums: impl IntoIterator<Item = [S::F32x16; P]>,
 ) {
-    let x = x.as_chunks::<R>().0;
-    let sums = tile::accumulate_packed::<S, f32, R, 1>(simd, x, [weights], tile::zeros(simd));
-    for (total, [sum]) in totals.iter_mut().zip(sums) {
-        *total = simd.add(*total, sum);
+    for (totals, sums) in totals.iter_mut().zip(sums) {
+        for p in 0..P {
+            totals[p] = simd.add(totals[p], sums[p]);
+        }
     }
 }
 

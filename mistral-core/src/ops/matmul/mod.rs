@@ -9,6 +9,8 @@
 //! runs across outputs (the sixteen lanes of a panel), so neither the number of rows nor that of
 //! threads changes that order; they only change what is kept close by.
 
+mod rows;
+
 mod activations;
 mod dense;
 mod quantised;
@@ -30,9 +32,6 @@ use crate::matrix::Matrix;
 use crate::quant::kernel::Tile;
 use crate::simd::{Integers, Kernel, LANES, Level, Simd, lanes_of};
 use crate::{threads, tile};
-
-/// Rows that pass over a panel together: six times sixteen sums fill twelve AVX2 registers.
-const ROW_GROUP: usize = 6;
 
 /// Panels that one thread reads at once in decode.
 const STREAMS: usize = 4;
@@ -58,9 +57,8 @@ const STREAMS: usize = 4;
 ///
 /// # Cost
 ///
-/// `2 * tokens * in * out` flops. Weights that are floats are read once for up to six tokens, once
-/// for each six of less than 24, and once for each 132 beyond; those in blocks once for each 96
-/// tokens. For memory see [`matmul_with`].
+/// `2 * tokens * in * out` flops. Weights are read once for less than 24 tokens, beyond once for each
+/// 132 if they are floats, once for each 96 if they are in blocks. For memory see [`matmul_with`].
 pub fn matmul(
     x: ArrayView2<'_, f32>,
     weights: &Matrix,

@@ -15,6 +15,7 @@ use ndarray::ArrayViewMut2;
 use super::activations::{
     Activations, CHUNK, DIRECT_ROWS, Group, Inputs, RowGroup, integer_row_group,
 };
+use super::rows::{is_wide, with_direct_rows, with_rows};
 use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{
@@ -108,6 +109,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             2 => self.stream_rows::<S, STREAMS, 2>(simd),
             3 => self.stream_rows::<S, STREAMS, 3>(simd),
             4 => self.stream_rows::<S, STREAMS, 4>(simd),
+            8 if is_wide::<S>() => self.stream_rows::<S, STREAMS, 8>(simd),
             _ => self.stream_rows::<S, STREAMS, 0>(simd),
         }
     }
@@ -157,14 +159,19 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                     }
                     let scales = GroupScales::of(simd, &scales[p], g);
                     let (mut x, mut totals) = (x, &mut totals[p][..rows]);
+                    if ROWS > 0 {
+                        let (x, totals) = (&mut x, &mut totals);
+                        with_direct_rows!(S, ROWS, R => {
+                            add_tile::<S, T, R>(simd, tiles[p], g, scales, x, totals)
+                        });
+                        continue;
+                    }
                     while !totals.is_empty() {
                         let (x, totals) = (&mut x, &mut totals);
-                        match integer_row_group(simd, rows, totals.len()) {
-                            4 => add_tile::<S, T, 4>(simd, tiles[p], g, scales, x, totals),
-                            3 => add_tile::<S, T, 3>(simd, tiles[p], g, scales, x, totals),
-                            2 => add_tile::<S, T, 2>(simd, tiles[p], g, scales, x, totals),
-                            _ => add_tile::<S, T, 1>(simd, tiles[p], g, scales, x, totals),
-                        }
+                        let n = integer_row_group(simd, rows, totals.len());
+                        with_direct_rows!(S, n, R => {
+                            add_tile::<S, T, R>(simd, tiles[p], g, scales, x, totals)
+                        });
                     }
                 }
             }
@@ -218,14 +225,10 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                 let mut totals = &mut *totals;
                 while !totals.is_empty() {
                     let (x, totals) = (&mut x, &mut totals);
-                    match integer_row_group(simd, panels.rows, totals.len()) {
-                        6 => add_unpacked::<S, T, 6>(simd, unpacked, scales, x, totals),
-                        5 => add_unpacked::<S, T, 5>(simd, unpacked, scales, x, totals),
-                        4 => add_unpacked::<S, T, 4>(simd, unpacked, scales, x, totals),
-                        3 => add_unpacked::<S, T, 3>(simd, unpacked, scales, x, totals),
-                        2 => add_unpacked::<S, T, 2>(simd, unpacked, scales, x, totals),
-                        _ => add_unpacked::<S, T, 1>(simd, unpacked, scales, x, totals),
-                    }
+                    let n = integer_row_group(simd, panels.rows, totals.len());
+                    with_rows!(S, n, R => {
+                        add_unpacked::<S, T, R>(simd, unpacked, scales, x, totals)
+                    });
                 }
             }
         }
