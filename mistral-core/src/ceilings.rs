@@ -38,19 +38,18 @@ pub fn read_gb_per_second(bytes: usize) -> Option<f64> {
     Some(bytes.len() as f64 / seconds / 1e9)
 }
 
+/// Chains of sums in a round: what is in flight at once is half of them where registers are few.
+const CHAINS: usize = 12;
+
 /// Multiplications and additions a second, in GFLOP, of fused multiply-adds on f32 in registers.
 pub fn f32_gflops() -> f64 {
-    /// Chains that hide the latency of one.
-    const CHAINS: usize = 6;
-    struct Chains(usize);
-    impl Kernel for Chains {
-        type Output = f32;
-
+    struct Floats(usize);
+    impl Floats {
         #[inline(always)]
-        fn run<S: Integers>(self, simd: S) -> f32 {
-            let mut chains = [simd.splat(black_box(1.0)); CHAINS];
+        fn chains<S: Integers, const N: usize>(self, simd: S) -> f32 {
+            let mut chains = [simd.splat(black_box(1.0)); N];
             let (factor, addend) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));
-            for _ in 0..self.0 {
+            for _ in 0..self.0 * (CHAINS / N) {
                 for chain in &mut chains {
                     *chain = simd.mul_add(*chain, factor, addend);
                 }
@@ -62,13 +61,25 @@ pub fn f32_gflops() -> f64 {
             sum
         }
     }
+    impl Kernel for Floats {
+        type Output = f32;
+
+        #[inline(always)]
+        fn run<S: Integers>(self, simd: S) -> f32 {
+            if S::SUMS < CHAINS {
+                self.chains::<S, { CHAINS / 2 }>(simd)
+            } else {
+                self.chains::<S, CHAINS>(simd)
+            }
+        }
+    }
     arithmetic(2 * CHAINS * 16, |rounds| {
-        black_box(Level::detect().dispatch(Chains(rounds)));
+        black_box(Level::detect().dispatch(Floats(rounds)));
     })
 }
 
-/// Multiplications and additions a second, in GOP, of codes of 4 bits by inputs of 8 bits: six rows
-/// of inputs by sixteen outputs, all in the first-level cache.
+/// Multiplications and additions a second, in GOP, of codes of 4 bits by inputs of 8 bits: rows of
+/// inputs by sixteen outputs, all in the first-level cache.
 pub fn int8_gops() -> f64 {
     integer_gops::<Narrow>()
 }
@@ -79,7 +90,6 @@ pub fn int16_gops() -> f64 {
 }
 
 fn integer_gops<W: Width>() -> f64 {
-    const ROWS: usize = 6;
     /// Inputs whose products a narrow sum has room for.
     const INPUTS: usize = 32;
     /// Groups of inputs: with their rows they take two thirds of a cache of 32 kB.
@@ -88,31 +98,26 @@ fn integer_gops<W: Width>() -> f64 {
         rounds: usize,
         width: std::marker::PhantomData<W>,
     }
-    impl<W: Width> Kernel for Tile<W> {
-        type Output = f32;
-
+    impl<W: Width> Tile<W> {
         #[inline(always)]
-        fn run<S: Integers>(self, simd: S) -> f32 {
+        fn rows<S: Integers, const N: usize>(self, simd: S) -> f32 {
             let steps = black_box(INPUTS / W::INPUTS);
             let codes = [Line([3; STEP]); 16 * GROUPS];
-            let x = [Line([5; STEP]); ROWS * GROUPS];
-            let mut totals = [simd.splat(0.0); ROWS];
-            for _ in 0..self.rounds {
+            let x = [[[5; 4]; N]; 16 * GROUPS];
+            let mut totals = [simd.splat(0.0); N];
+            for _ in 0..self.rounds * (CHAINS / N) {
                 // Not known to be the same as before, or the products would be kept.
                 let (codes, x) = (black_box(&codes), black_box(&x));
-                for (codes, x) in codes.chunks_exact(steps).zip(x.chunks_exact(ROWS)).take(GROUPS) {
-                    let mut sums = [W::start(simd, 0); ROWS];
-                    let mut rows: [&[[u8; 4]]; ROWS] = [&[]; ROWS];
-                    for (row, line) in rows.iter_mut().zip(x) {
-                        *row = &line.0.as_chunks().0[..steps];
-                    }
-                    for (step, codes) in codes.iter().enumerate() {
+                let groups = codes.chunks_exact(steps).zip(x.chunks_exact(steps));
+                for (codes, x) in groups.take(GROUPS) {
+                    let mut sums = [W::start(simd, 0); N];
+                    for (codes, x) in codes.iter().zip(x) {
                         let codes = W::load(simd, &codes.0);
-                        for r in 0..ROWS {
-                            sums[r] = W::dot(simd, sums[r], codes, rows[r][step]);
+                        for r in 0..N {
+                            sums[r] = W::dot(simd, sums[r], codes, x[r]);
                         }
                     }
-                    for r in 0..ROWS {
+                    for r in 0..N {
                         totals[r] = simd.add(totals[r], W::total(simd, sums[r]));
                     }
                 }
@@ -124,7 +129,19 @@ fn integer_gops<W: Width>() -> f64 {
             sum
         }
     }
-    arithmetic(2 * ROWS * 16 * INPUTS * GROUPS, |rounds| {
+    impl<W: Width> Kernel for Tile<W> {
+        type Output = f32;
+
+        #[inline(always)]
+        fn run<S: Integers>(self, simd: S) -> f32 {
+            if S::SUMS < CHAINS {
+                self.rows::<S, { CHAINS / 2 }>(simd)
+            } else {
+                self.rows::<S, CHAINS>(simd)
+            }
+        }
+    }
+    arithmetic(2 * CHAINS * 16 * INPUTS * GROUPS, |rounds| {
         let width = std::marker::PhantomData::<W>;
         black_box(Level::detect().dispatch(Tile { rounds, width }));
     })
