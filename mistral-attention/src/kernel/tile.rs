@@ -272,11 +272,21 @@ impl<E: KvElement> Kernel for Attend<'_, '_, '_, E> {
                     1
                 }
                 4 | 5 | 8 => {
-                    self.group::<S, 4, 1>(simd, first);
+                    // Four rows are decoding. Floats are bound by memory, which more panels at once
+                    // only disturb; integers by arithmetic.
+                    if Self::INTEGERS && S::SUMS >= 4 * ROW_GROUP {
+                        self.group::<S, 4, 2>(simd, first);
+                    } else {
+                        self.group::<S, 4, 1>(simd, first);
+                    }
                     4
                 }
                 _ => {
-                    self.group::<S, ROW_GROUP, 1>(simd, first);
+                    if S::SUMS < 4 * ROW_GROUP {
+                        self.group::<S, ROW_GROUP, 1>(simd, first);
+                    } else {
+                        self.group::<S, ROW_GROUP, 4>(simd, first);
+                    }
                     ROW_GROUP
                 }
             };

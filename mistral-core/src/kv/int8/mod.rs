@@ -18,6 +18,8 @@
 mod layout;
 mod outputs;
 
+use std::hint::black_box;
+
 use half::f16;
 
 use self::layout::{
@@ -38,6 +40,9 @@ pub struct Int8;
 
 /// How far ahead of the reading keys and values are asked for, in bytes.
 const AHEAD: usize = 2048;
+
+/// Steps in a group of a key: two elements each.
+const STEPS: usize = GROUP / 2;
 
 /// Largest magnitude of a rounded query or weight.
 const LARGEST: f32 = 32767.0;
@@ -175,7 +180,7 @@ impl KvElement for Int8 {
             let (scale, integers) = round_block(simd, &block, LARGEST);
             let at = row * groups + group;
             queries.scales[at] = scale;
-            pack(&integers, &mut queries.steps[at * 16..][..16]);
+            pack(&integers, &mut queries.steps[at * STEPS..][..STEPS]);
         }
     }
 
@@ -187,27 +192,36 @@ impl KvElement for Int8 {
     ) -> Sums<S, R, P> {
         let groups = queries.head_dim().div_ceil(GROUP);
         let mut totals = tile::zeros::<S, R, P>(simd);
+        // Hidden from the compiler, which would unroll the loop over the steps, widen the codes of
+        // all of them first and run out of registers.
+        let n = black_box(STEPS).min(STEPS);
+        let ahead = if P > 1 { P * panels[0].len() } else { AHEAD };
         for group in 0..groups {
             let mut steps: [&[[u8; 4]]; R] = [&[]; R];
             for (r, steps) in steps.iter_mut().enumerate() {
-                *steps = &queries.steps[((first + r) * groups + group) * 16..][..16];
+                *steps = &queries.steps[((first + r) * groups + group) * STEPS..][..n];
             }
-            for p in 0..P {
-                let tile = &panels[p][group * KEY_TILE..][..KEY_TILE];
-                let (codes, scales) = tile.split_at(KEY_CODES);
-                let mut sums = [simd.start_words(0); R];
-                for (step, codes) in codes.as_chunks::<STEP>().0.iter().enumerate() {
-                    simd.prefetch(codes, AHEAD);
-                    let codes = simd.widen_signed(codes);
+            let mut codes: [&[[u8; STEP]]; P] = [&[]; P];
+            for (codes, panel) in codes.iter_mut().zip(panels) {
+                *codes = &panel[group * KEY_TILE..].as_chunks().0[..n];
+            }
+            let mut sums = [[simd.start_words(0); P]; R];
+            for step in 0..n {
+                for p in 0..P {
+                    simd.prefetch(&codes[p][step], ahead);
+                    let codes = simd.widen_signed(&codes[p][step]);
                     for r in 0..R {
-                        sums[r] = simd.dot_words(sums[r], codes, steps[r][step]);
+                        sums[r][p] = simd.dot_words(sums[r][p], codes, steps[r][step]);
                     }
                 }
-                let scales = load_scales(simd, scales);
+            }
+            for p in 0..P {
+                let scales = load_scales(simd, &panels[p][group * KEY_TILE + KEY_CODES..]);
                 for r in 0..R {
                     let factor = queries.scales[(first + r) * groups + group];
                     let factor = simd.mul(scales, simd.splat(factor));
-                    totals[r][p] = simd.mul_add(simd.total_words(sums[r]), factor, totals[r][p]);
+                    let sums = simd.total_words(sums[r][p]);
+                    totals[r][p] = simd.mul_add(sums, factor, totals[r][p]);
                 }
             }
         }
@@ -239,13 +253,33 @@ impl KvElement for Int8 {
                 }
                 round_weights(simd, &p[r], &factors, &seen.rows[r], &mut words[r]);
             }
-            for column in 2 * group..values.width.min(2 * group + 2) {
-                let sums = integer_sums(simd, &words, &seen.any, values, column);
-                for (r, sums) in sums.into_iter().enumerate() {
-                    let total = simd.mul(simd.total_words(sums), simd.splat(scales[r]));
-                    sink.take(r, column, total);
-                }
+            let mut column = 2 * group;
+            if 2 * R <= S::SUMS && column + 2 <= values.width {
+                let sums = integer_sums::<S, R, 2>(simd, &words, &seen.any, values, column);
+                hand_over(simd, sums, &scales, column, sink);
+                column += 2;
             }
+            for column in column..values.width.min(2 * group + 2) {
+                let sums = integer_sums::<S, R, 1>(simd, &words, &seen.any, values, column);
+                hand_over(simd, sums, &scales, column, sink);
+            }
+        }
+    }
+}
+
+/// Hands sums of integers to `sink`, as what they stand for in each row.
+#[inline(always)]
+fn hand_over<S: Integers, const R: usize, const P: usize>(
+    simd: S,
+    sums: [[S::WordSums; P]; R],
+    scales: &[f32; R],
+    column: usize,
+    sink: &mut impl OutputSink<S>,
+) {
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (p, sums) in sums.into_iter().enumerate() {
+            let total = simd.mul(simd.total_words(sums), simd.splat(scales[r]));
+            sink.take(r, column + p, total);
         }
     }
 }

@@ -68,33 +68,40 @@ pub(super) fn round_weights<S: Integers>(
     words[seen.end..].fill([0; 2]);
 }
 
-/// `Σ_j words[r][j] code[j]` over the positions `any`, for the sixteen elements of a column.
+/// `Σ_j words[r][j] code[j]` over the positions `any`, for the sixteen elements of `P` columns.
 #[inline(always)]
-pub(super) fn integer_sums<S: Integers, const R: usize>(
+pub(super) fn integer_sums<S: Integers, const R: usize, const P: usize>(
     simd: S,
     words: &[[[u8; 2]; BLOCK]; R],
     any: &Range<usize>,
     values: Values<'_>,
     column: usize,
-) -> [S::WordSums; R] {
-    let mut sums = [simd.start_words(0); R];
+) -> [[S::WordSums; P]; R] {
+    let mut sums = [[simd.start_words(0); P]; R];
     let mut from = any.start / 2 * 2;
     while from < any.end {
         let run = from / values.positions;
         let to = any.end.next_multiple_of(2).min((run + 1) * values.positions);
         let (ValueRows { bytes, rows }, first) = values.runs[run];
         let row = first + from - run * values.positions;
-        let codes = &bytes[value_code(rows, row, column * LANES)..][..(to - from) * LANES];
-        let codes = codes.as_chunks::<STEP>().0;
+        let n = (to - from) / 2;
+        let mut codes: [&[[u8; STEP]]; P] = [&[]; P];
+        for (p, codes) in codes.iter_mut().enumerate() {
+            let at = value_code(rows, row, (column + p) * LANES);
+            *codes = &bytes[at..].as_chunks().0[..n];
+        }
         let mut steps: [&[[u8; 4]]; R] = [&[]; R];
         for (steps, words) in steps.iter_mut().zip(words) {
-            *steps = &words[from..to].as_flattened().as_chunks().0[..codes.len()];
+            *steps = &words[from..to].as_flattened().as_chunks().0[..n];
         }
-        for step in 0..codes.len() {
-            simd.prefetch(&codes[step], AHEAD);
-            let codes = simd.widen_signed(&codes[step]);
-            for r in 0..R {
-                sums[r] = simd.dot_words(sums[r], codes, steps[r][step]);
+        let ahead = if P > 1 { P * rows * LANES } else { AHEAD };
+        for step in 0..n {
+            for p in 0..P {
+                simd.prefetch(&codes[p][step], ahead);
+                let codes = simd.widen_signed(&codes[p][step]);
+                for r in 0..R {
+                    sums[r][p] = simd.dot_words(sums[r][p], codes, steps[r][step]);
+                }
             }
         }
         from = to;
