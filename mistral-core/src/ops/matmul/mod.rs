@@ -1,8 +1,8 @@
 //! `out = x Wᵀ`: one row or many, in any format, with the same bits.
 //!
 //! What is here: the operation, and how its outputs are split between threads. `dense.rs` has the
-//! kernel for floats, `quantised.rs` the one for blocks of integers, `activations.rs` what it
-//! needs of the inputs.
+//! kernel for floats, `quantised.rs` and `group.rs` the one for blocks of integers, `activations.rs`
+//! what it needs of the inputs, `rows.rs` how many rows go together.
 //!
 //! An output is one chain of fused multiply-adds over rising inputs: for floats inside blocks of
 //! [`K_BLOCK`], whose sums are added in order, for integers over groups, whose sums are exact. SIMD
@@ -13,6 +13,7 @@ mod rows;
 
 mod activations;
 mod dense;
+mod group;
 mod quantised;
 
 use std::ops::Range;

@@ -4,7 +4,8 @@
 //! products of four rows at a time. With more rows a group is unpacked once into a buffer of 1 kB,
 //! and up to [`CHUNK`] rows pass over it six at a time, their totals beside it: everything that is
 //! written stays in the first-level cache, and what a chunk reads of its inputs in the second: it
-//! meets [`PART`] of them in all panels before the next ones.
+//! meets [`PART`] of them in all panels before the next ones. With AVX-512 eight rows go together,
+//! and twelve pass over the groups of two panels.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -12,15 +13,12 @@ use std::ops::Range;
 
 use ndarray::ArrayViewMut2;
 
-use super::activations::{
-    Activations, CHUNK, DIRECT_ROWS, Group, Inputs, RowGroup, integer_row_group,
-};
+use super::activations::{Activations, CHUNK, DIRECT_ROWS, integer_row_group};
+use super::group::{GroupScales, Unpack, add_tile, add_unpacked};
 use super::rows::{is_wide, with_direct_rows, with_rows};
 use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
-use crate::quant::kernel::{
-    CodeSink, MAX_STEPS, STEP, Scales, Tile, Width, groups, steps, widen_bytes,
-};
+use crate::quant::kernel::{MAX_STEPS, STEP, Scales, Tile, groups, steps};
 use crate::simd::{Integers, Line};
 
 /// Inputs that a chunk of rows meets in all panels before the next ones: theirs stay in the
@@ -91,8 +89,14 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         for first in (0..self.panels.rows).step_by(CHUNK) {
             let chunk = first..self.panels.rows.min(first + CHUNK);
             for from in (0..n).step_by(part) {
-                for index in self.range.clone() {
-                    self.pass_over(simd, index, &chunk, from..n.min(from + part));
+                let part = from..n.min(from + part);
+                let mut index = self.range.start;
+                while is_wide::<S>() && index + 1 < self.range.end {
+                    self.pass_over::<S, 2>(simd, index, &chunk, &part);
+                    index += 2;
+                }
+                for index in index..self.range.end {
+                    self.pass_over::<S, 1>(simd, index, &chunk, &part);
                 }
             }
         }
@@ -158,20 +162,21 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                         simd.prefetch(bytes[p], here + line + AHEAD);
                     }
                     let scales = GroupScales::of(simd, &scales[p], g);
-                    let (mut x, mut totals) = (x, &mut totals[p][..rows]);
+                    let (mut x, totals) = (x, &mut totals[p][..rows]);
                     if ROWS > 0 {
-                        let (x, totals) = (&mut x, &mut totals);
                         with_direct_rows!(S, ROWS, R => {
-                            add_tile::<S, T, R>(simd, tiles[p], g, scales, x, totals)
+                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals)
                         });
                         continue;
                     }
-                    while !totals.is_empty() {
-                        let (x, totals) = (&mut x, &mut totals);
-                        let n = integer_row_group(simd, rows, totals.len());
+                    let mut row = 0;
+                    while row < rows {
+                        let n = integer_row_group(simd, rows, rows - row);
+                        let totals = &mut totals[row..];
                         with_direct_rows!(S, n, R => {
-                            add_tile::<S, T, R>(simd, tiles[p], g, scales, x, totals)
+                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals)
                         });
+                        row += n;
                     }
                 }
             }
@@ -184,205 +189,69 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         }
     }
 
-    /// A chunk of rows over some tiles of one panel.
+    /// A chunk of rows over some tiles of `P` panels from `first` on.
     #[inline(always)]
-    fn pass_over<S: Integers>(
+    fn pass_over<S: Integers, const P: usize>(
         &mut self,
         simd: S,
-        index: usize,
+        first: usize,
         chunk: &Range<usize>,
-        part: Range<usize>,
+        part: &Range<usize>,
     ) {
         let panels = self.panels;
-        let column = index - self.range.start;
-        let mut totals = [simd.splat(0.0); CHUNK];
-        let totals = &mut totals[..chunk.len()];
+        let column = first - self.range.start;
+        let mut totals = [[simd.splat(0.0); CHUNK]; P];
         if part.start > 0 {
-            for (row, total) in chunk.clone().zip(totals.iter_mut()) {
-                *total = load_panel(simd, &mut self.out, row, column);
+            for (p, totals) in totals.iter_mut().enumerate() {
+                for (row, total) in chunk.clone().zip(totals) {
+                    *total = load_panel(simd, &mut self.out, row, column + p);
+                }
             }
         }
         // On the borders of cache lines: loads that cross one cost a tenth of the speed.
-        let mut unpacked = [Line([0; STEP]); MAX_STEPS];
+        let mut unpacked = [[Line([0; STEP]); MAX_STEPS]; P];
         // The number is hidden from the compiler, which would unroll the loop over the steps and
         // run out of registers.
-        let unpacked = &mut unpacked[..black_box(steps::<T>())];
-        let next = panels.panel(self.range.end.min(index + 2) - 1);
-        let mut scales = Scales::room(simd);
-        for t in part {
+        let steps = black_box(steps::<T>());
+        let mut scales = [Scales::room(simd); P];
+        let mut group_scales = [GroupScales::none(simd); P];
+        for t in part.clone() {
             let at = t * T::BYTES;
-            let tile = &panels.panel(index)[at..][..T::BYTES];
-            T::scales(simd, tile, &mut scales);
+            for (p, scales) in scales.iter_mut().enumerate() {
+                T::scales(simd, &panels.panel(first + p)[at..][..T::BYTES], scales);
+            }
             for g in 0..groups::<T>() {
-                let scales = GroupScales::of(simd, &scales, g);
                 let bytes = T::BYTES / groups::<T>();
-                for line in (0..bytes).step_by(STEP) {
-                    simd.prefetch(next, at + g * bytes + line);
+                for (p, unpacked) in unpacked.iter_mut().enumerate() {
+                    let next = panels.panel(self.range.end.min(first + P + p + 1) - 1);
+                    for line in (0..bytes).step_by(STEP) {
+                        simd.prefetch(next, at + g * bytes + line);
+                    }
+                    let tile = &panels.panel(first + p)[at..][..T::BYTES];
+                    let unpacked = &mut unpacked[..steps];
+                    T::codes(simd, tile, g, &mut Unpack::<S, T>::new(simd, unpacked));
+                    group_scales[p] = GroupScales::of(simd, &scales[p], g);
                 }
-                T::codes(simd, tile, g, &mut Unpack::<S, T> { simd, unpacked, tile: PhantomData });
-                let group = t * groups::<T>() + g;
-                let mut x = panels.activations.group::<T>(chunk, panels.cols, group);
-                let mut totals = &mut *totals;
-                while !totals.is_empty() {
-                    let (x, totals) = (&mut x, &mut totals);
-                    let n = integer_row_group(simd, panels.rows, totals.len());
+                let mut codes: [&[Line]; P] = [&[]; P];
+                for (codes, unpacked) in codes.iter_mut().zip(&unpacked) {
+                    *codes = &unpacked[..steps];
+                }
+                let mut x =
+                    panels.activations.group::<T>(chunk, panels.cols, t * groups::<T>() + g);
+                let mut row = 0;
+                while row < chunk.len() {
+                    let n = integer_row_group(simd, panels.rows, chunk.len() - row);
                     with_rows!(S, n, R => {
-                        add_unpacked::<S, T, R>(simd, unpacked, scales, x, totals)
+                        add_unpacked::<S, T, R, P>(simd, codes, group_scales, &mut x, &mut totals, row)
                     });
+                    row += n;
                 }
             }
         }
-        for (row, total) in chunk.clone().zip(totals) {
-            store_panel(simd, &mut self.out, row, column, [*total]);
-        }
-    }
-}
-
-/// What the sums of a group are multiplied with.
-#[derive(Clone, Copy)]
-struct GroupScales<S: Integers, T: Tile> {
-    scale: S::F32x16,
-    factors: <T::Width as Width>::Factors<S>,
-    minima: S::F32x16,
-}
-
-impl<S: Integers, T: Tile> GroupScales<S, T> {
-    #[inline(always)]
-    fn of(simd: S, tile: &Scales<S>, group: usize) -> Self {
-        Self {
-            scale: tile.scale,
-            factors: T::Width::factors(simd, tile.scale, &tile.scales[group]),
-            minima: simd.mul(tile.minimum, widen_bytes(simd, &tile.minima[group])),
-        }
-    }
-
-    /// Adds the sums of a group to the totals of `R` rows.
-    #[inline(always)]
-    fn finish<const R: usize>(
-        self,
-        simd: S,
-        sums: [<T::Width as Width>::Sums<S>; R],
-        x: &[Group; R],
-        totals: &mut [S::F32x16; R],
-    ) {
-        for ((total, sums), x) in totals.iter_mut().zip(sums).zip(x) {
-            let scale = simd.splat(x.scale);
-            let (sums, factor) = if groups::<T>() > 1 {
-                T::Width::scaled(simd, sums, self.scale, self.factors)
-            } else {
-                (T::Width::total(simd, sums), self.scale)
-            };
-            let mut sum = simd.mul_add(sums, simd.mul(factor, scale), *total);
-            if T::MINIMA {
-                sum = simd.mul_add(self.minima, simd.splat(x.sum), sum);
+        for (p, totals) in totals.iter().enumerate() {
+            for (row, total) in chunk.clone().zip(totals) {
+                store_panel(simd, &mut self.out, row, column + p, [*total]);
             }
-            *total = sum;
         }
     }
-}
-
-/// Adds one group of a tile to the totals of the next `R` rows, and takes these off.
-#[inline(always)]
-fn add_tile<S: Integers, T: Tile, const R: usize>(
-    simd: S,
-    tile: &[u8],
-    group: usize,
-    scales: GroupScales<S, T>,
-    x: &mut Inputs<'_>,
-    totals: &mut &mut [S::F32x16],
-) {
-    let Some((x, totals)) = next_rows(x, totals, steps::<T>()) else {
-        return;
-    };
-    let sums = start::<S, T, R>(simd, x.groups);
-    let mut multiply = Multiply::<S, T, R> { simd, steps: x.steps, sums };
-    T::codes(simd, tile, group, &mut multiply);
-    scales.finish(simd, multiply.sums, x.groups, totals);
-}
-
-/// Takes inputs and totals of the next `R` rows.
-#[inline(always)]
-fn next_rows<'a, 't, V, const R: usize>(
-    x: &mut Inputs<'a>,
-    totals: &mut &'t mut [V],
-    steps: usize,
-) -> Option<(RowGroup<'a, R>, &'t mut [V; R])> {
-    let now;
-    (now, *totals) = std::mem::take(totals).split_first_chunk_mut()?;
-    Some((x.take(steps)?, now))
-}
-
-/// What the sums of `R` rows start with.
-#[inline(always)]
-fn start<S: Integers, T: Tile, const R: usize>(
-    simd: S,
-    x: &[Group; R],
-) -> [<T::Width as Width>::Sums<S>; R] {
-    // A loop: `array::from_fn` is not always inlined.
-    let mut sums = [T::Width::start(simd, 0); R];
-    if T::OFFSET != 0 {
-        for (sum, x) in sums.iter_mut().zip(x) {
-            *sum = T::Width::start(simd, x.start);
-        }
-    }
-    sums
-}
-
-/// Multiplies codes with the inputs of `R` rows as they come.
-struct Multiply<'a, S: Integers, T: Tile, const R: usize> {
-    simd: S,
-    steps: &'a [[[u8; 4]; R]],
-    sums: [<T::Width as Width>::Sums<S>; R],
-}
-
-impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S>>
-    for Multiply<'_, S, T, R>
-{
-    #[inline(always)]
-    fn take(&mut self, step: usize, codes: <T::Width as Width>::Codes<S>) {
-        let Some(x) = self.steps.get(step) else {
-            return;
-        };
-        for (sums, x) in self.sums.iter_mut().zip(x) {
-            *sums = T::Width::dot(self.simd, *sums, codes, *x);
-        }
-    }
-}
-
-/// Stores codes as they come.
-struct Unpack<'a, S, T> {
-    simd: S,
-    unpacked: &'a mut [Line],
-    tile: PhantomData<T>,
-}
-
-impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_, S, T> {
-    #[inline(always)]
-    fn take(&mut self, step: usize, codes: <T::Width as Width>::Codes<S>) {
-        if let Some(step) = self.unpacked.get_mut(step) {
-            T::Width::store(self.simd, codes, &mut step.0);
-        }
-    }
-}
-
-/// Adds one unpacked group to the totals of the next `R` rows, and takes these off.
-#[inline(always)]
-fn add_unpacked<S: Integers, T: Tile, const R: usize>(
-    simd: S,
-    codes: &[Line],
-    scales: GroupScales<S, T>,
-    x: &mut Inputs<'_>,
-    totals: &mut &mut [S::F32x16],
-) {
-    let Some((x, totals)) = next_rows(x, totals, codes.len()) else {
-        return;
-    };
-    let mut sums = start::<S, T, R>(simd, x.groups);
-    for (codes, step) in codes.iter().zip(x.steps) {
-        let codes = T::Width::load(simd, &codes.0);
-        for (sums, step) in sums.iter_mut().zip(step) {
-            *sums = T::Width::dot(simd, *sums, codes, *step);
-        }
-    }
-    scales.finish(simd, sums, x.groups, totals);
 }
