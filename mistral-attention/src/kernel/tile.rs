@@ -265,32 +265,21 @@ impl<E: KvElement> Kernel for Attend<'_, '_, '_, E> {
                 first += 1;
             }
         }
+        let many_registers = S::SUMS >= 4 * ROW_GROUP;
         while first < rows {
             // Each size is compiled for every format and level, so there are three of them.
-            first += match rows - first {
-                1..4 => {
-                    self.group::<S, 1, 4>(simd, first);
-                    1
+            let (n, ()) = match rows - first {
+                1..4 => (1, self.group::<S, 1, 4>(simd, first)),
+                // Four rows are decoding. Floats are bound by memory, which more panels at once
+                // only disturb; integers by arithmetic.
+                4 | 5 | 8 if many_registers && Self::INTEGERS => {
+                    (4, self.group::<S, 4, 2>(simd, first))
                 }
-                4 | 5 | 8 => {
-                    // Four rows are decoding. Floats are bound by memory, which more panels at once
-                    // only disturb; integers by arithmetic.
-                    if Self::INTEGERS && S::SUMS >= 4 * ROW_GROUP {
-                        self.group::<S, 4, 2>(simd, first);
-                    } else {
-                        self.group::<S, 4, 1>(simd, first);
-                    }
-                    4
-                }
-                _ => {
-                    if S::SUMS < 4 * ROW_GROUP {
-                        self.group::<S, ROW_GROUP, 1>(simd, first);
-                    } else {
-                        self.group::<S, ROW_GROUP, 4>(simd, first);
-                    }
-                    ROW_GROUP
-                }
+                4 | 5 | 8 => (4, self.group::<S, 4, 1>(simd, first)),
+                _ if many_registers => (ROW_GROUP, self.group::<S, ROW_GROUP, 4>(simd, first)),
+                _ => (ROW_GROUP, self.group::<S, ROW_GROUP, 1>(simd, first)),
             };
+            first += n;
         }
     }
 }

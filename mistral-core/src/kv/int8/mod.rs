@@ -205,16 +205,7 @@ impl KvElement for Int8 {
             for (codes, panel) in codes.iter_mut().zip(panels) {
                 *codes = &panel[group * KEY_TILE..].as_chunks().0[..n];
             }
-            let mut sums = [[simd.start_words(0); P]; R];
-            for step in 0..n {
-                for p in 0..P {
-                    simd.prefetch(&codes[p][step], ahead);
-                    let codes = simd.widen_signed(&codes[p][step]);
-                    for r in 0..R {
-                        sums[r][p] = simd.dot_words(sums[r][p], codes, steps[r][step]);
-                    }
-                }
-            }
+            let sums = add_steps(simd, codes, steps, ahead, [[simd.start_words(0); P]; R]);
             for p in 0..P {
                 let scales = load_scales(simd, &panels[p][group * KEY_TILE + KEY_CODES..]);
                 for r in 0..R {
@@ -282,6 +273,28 @@ fn hand_over<S: Integers, const R: usize, const P: usize>(
             sink.take(r, column + p, total);
         }
     }
+}
+
+/// `sums[r][p] + Σ codes[p] * x[r]` over the steps, of which all slices have as many. Asks memory for
+/// what lies `ahead` bytes further on.
+#[inline(always)]
+fn add_steps<S: Integers, const R: usize, const P: usize>(
+    simd: S,
+    codes: [&[[u8; STEP]]; P],
+    x: [&[[u8; 4]]; R],
+    ahead: usize,
+    mut sums: [[S::WordSums; P]; R],
+) -> [[S::WordSums; P]; R] {
+    for step in 0..codes[0].len() {
+        for p in 0..P {
+            simd.prefetch(&codes[p][step], ahead);
+            let codes = simd.widen_signed(&codes[p][step]);
+            for r in 0..R {
+                sums[r][p] = simd.dot_words(sums[r][p], codes, x[r][step]);
+            }
+        }
+    }
+    sums
 }
 
 /// Sixteen f16, widened.

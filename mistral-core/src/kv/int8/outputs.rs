@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::layout::{STEP, value_code, value_scale};
-use super::{AHEAD, LARGEST, load_scales};
+use super::{AHEAD, LARGEST, add_steps, load_scales};
 use crate::kv::element::{BLOCK, ValueRows, Values};
 use crate::simd::{Integers, LANES, max_lanes, sum_lanes};
 
@@ -95,15 +95,7 @@ pub(super) fn integer_sums<S: Integers, const R: usize, const P: usize>(
             *steps = &words[from..to].as_flattened().as_chunks().0[..n];
         }
         let ahead = if P > 1 { P * rows * LANES } else { AHEAD };
-        for step in 0..n {
-            for p in 0..P {
-                simd.prefetch(&codes[p][step], ahead);
-                let codes = simd.widen_signed(&codes[p][step]);
-                for r in 0..R {
-                    sums[r][p] = simd.dot_words(sums[r][p], codes, steps[r][step]);
-                }
-            }
-        }
+        sums = add_steps(simd, codes, steps, ahead, sums);
         from = to;
     }
     sums
