@@ -269,8 +269,11 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
 
     #[inline(always)]
     fn scaled_bytes(self, sums: __m512i, scales: __m512) -> __m512 {
+        // The 0 that is added takes the sign off a product of 0: an integer has none.
         // SAFETY: `self` proves AVX-512.
-        unsafe { _mm512_mul_ps(_mm512_cvtepi32_ps(self.whole(sums)), scales) }
+        unsafe {
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(self.whole(sums)), scales, _mm512_setzero_ps())
+        }
     }
 
     #[inline(always)]
