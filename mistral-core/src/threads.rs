@@ -43,6 +43,7 @@ pub fn count() -> usize {
 #[cfg(feature = "rayon")]
 mod awake {
     use std::hint;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     /// How often a thread looks for work that does not come, in some milliseconds of its own time.
@@ -58,15 +59,17 @@ mod awake {
     static PASSES: AtomicUsize = AtomicUsize::new(0);
 
     pub(super) fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-        let done = AtomicBool::new(false);
-        rayon::scope(|scope| {
-            let _pass = Pass::begin(&done);
+        // The scope is there to get into the pool, if the caller is not: it has no tasks.
+        rayon::scope(|_| {
+            let pass = Pass::begin();
             let own = rayon::current_thread_index();
             if rayon::current_num_threads() > 1 {
-                let done = &done;
-                scope.spawn_broadcast(move |_, thread| {
+                // Nobody waits for those who look: a thread that has something else to do, or is
+                // held up by it, finds out later that the pass is over.
+                let done = Arc::clone(&pass.done);
+                rayon::spawn_broadcast(move |thread| {
                     if Some(thread.index()) != own {
-                        look_for_work(done);
+                        look_for_work(&done);
                     }
                 });
             }
@@ -75,18 +78,18 @@ mod awake {
     }
 
     /// Counts as a pass while it lives, also if the pass panics.
-    struct Pass<'a> {
-        done: &'a AtomicBool,
+    struct Pass {
+        done: Arc<AtomicBool>,
     }
 
-    impl<'a> Pass<'a> {
-        fn begin(done: &'a AtomicBool) -> Self {
+    impl Pass {
+        fn begin() -> Self {
             PASSES.fetch_add(1, Ordering::Relaxed);
-            Self { done }
+            Self { done: Arc::default() }
         }
     }
 
-    impl Drop for Pass<'_> {
+    impl Drop for Pass {
         fn drop(&mut self) {
             PASSES.fetch_sub(1, Ordering::Relaxed);
             self.done.store(true, Ordering::Relaxed);

@@ -75,3 +75,15 @@ fn a_panic_ends_its_pass_and_no_other() {
     });
     assert_eq!(sum, expected(200));
 }
+
+#[test]
+fn a_pass_does_not_wait_for_threads_that_are_held_up() {
+    let sum = in_time(|| {
+        let (send, receive) = mpsc::channel();
+        // The other thread of the pool waits for what the pass is to give.
+        let other = move || receive.recv_timeout(STUCK);
+        let own = || send.send(pass(50));
+        pool(2).install(|| rayon::join(own, other)).1.unwrap()
+    });
+    assert_eq!(sum, expected(50));
+}
