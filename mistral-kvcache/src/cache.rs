@@ -70,16 +70,33 @@ use crate::staged::Staged;
 /// # Cloning
 ///
 /// A clone knows the same sequences by the same ids and shares their memory as a fork does, until
-/// one side writes.
+/// one side writes. Sequences that join later are known to their own side alone.
 ///
 /// Source: arXiv:2310.06825, section 2.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RollingKvCache<E: KvElement> {
     config: CacheConfig,
     sequences: Vec<Sequence<E>>,
     chunk: Chunk<E>,
     /// The next sequence's.
     next_id: SequenceId,
+}
+
+/// What tells the ids of one cache from those of another: 64 bits, which do not meet by accident.
+fn random() -> u64 {
+    RandomState::new().hash_one(0u64)
+}
+
+impl<E: KvElement> Clone for RollingKvCache<E> {
+    fn clone(&self) -> Self {
+        let Self { config, sequences, chunk, next_id: SequenceId { number, .. } } = self;
+        Self {
+            config: config.clone(),
+            sequences: sequences.clone(),
+            chunk: chunk.clone(),
+            next_id: SequenceId { number: *number, cache: random() },
+        }
+    }
 }
 
 impl<E: KvElement> RollingKvCache<E> {
@@ -94,9 +111,7 @@ impl<E: KvElement> RollingKvCache<E> {
         config.bytes(E::FORMAT, 1)?;
         let mut chunk = Chunk::new((config.n_kv_heads(), config.head_dim()));
         chunk.grow(config.max_chunk())?;
-        // No two caches have the same number, so that ids of one are unknown to the other.
-        let cache = RandomState::new().hash_one(0u64);
-        let next_id = SequenceId { cache, number: 0 };
+        let next_id = SequenceId { number: 0, cache: random() };
         Ok(Self { config, sequences: Vec::new(), chunk, next_id })
     }
 
@@ -291,8 +306,8 @@ impl<E: KvElement> RollingKvCache<E> {
     }
 
     fn index(&self, id: SequenceId) -> Result<usize, CacheError> {
-        // Ids rise with every sequence added, so the list is sorted by them.
-        // Those of other caches differ in their first field, and are found nowhere.
+        // Numbers rise with every sequence added, so the list is sorted by them. An id of another
+        // cache may have the same number, but is not equal.
         self.sequences
             .binary_search_by_key(&id, Sequence::id)
             .map_err(|_| CacheError::UnknownSequence { id })

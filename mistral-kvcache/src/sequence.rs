@@ -9,12 +9,12 @@ use crate::error::CacheError;
 use crate::pages::expect_memory;
 
 /// Names one sequence in a cache. Never used again after the sequence is removed, and unknown to
-/// any other cache but clones of this one.
+/// any other cache but clones that were made while it was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId {
-    /// Which cache: a random number.
-    pub(crate) cache: u64,
     pub(crate) number: u64,
+    /// Which cache made it: a random number.
+    pub(crate) cache: u64,
 }
 
 impl fmt::Display for SequenceId {

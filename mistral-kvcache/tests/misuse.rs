@@ -213,6 +213,14 @@ fn a_sequence_of_another_cache_is_unknown() {
     assert_eq!(b.fork(in_a), Err(CacheError::UnknownSequence { id: in_a }));
     assert_eq!(b.reset(in_a), Err(CacheError::UnknownSequence { id: in_a }));
     assert_eq!(b.remove_sequence(in_a), Err(CacheError::UnknownSequence { id: in_a }));
+    // A clone knows what was there, not what joins either side later.
+    let mut clone = a.clone();
+    assert_eq!(clone.position(in_a), Ok(3));
+    let (late_in_a, late_in_clone) = (a.add_sequence().unwrap(), clone.add_sequence().unwrap());
+    assert_eq!(a.position(late_in_a), Ok(0));
+    assert_eq!(a.position(late_in_clone), Err(CacheError::UnknownSequence { id: late_in_clone }));
+    assert_eq!(clone.position(late_in_a), Err(CacheError::UnknownSequence { id: late_in_a }));
+    assert_eq!(clone.position(late_in_clone), Ok(0));
     // A clone has the same sequences, and goes its own way with them.
     let mut clone = a.clone();
     clone.rewind(in_a, 3).unwrap();
