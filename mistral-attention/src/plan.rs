@@ -116,6 +116,11 @@ impl Plan {
         0..self.sinks.min(self.config.window().first_visible(position))
     }
 
+    /// Whether query `query` sees no key at all, as may be where the view is part of a history.
+    pub(crate) fn sees_nothing(&self, query: usize) -> bool {
+        self.visible(query).is_empty() && self.visible_sinks(query).is_empty()
+    }
+
     /// The keys of the window that at least one of some consecutive queries sees.
     pub(crate) fn visible_to_any(&self, queries: Range<usize>) -> Range<usize> {
         let last = queries.end.saturating_sub(1);

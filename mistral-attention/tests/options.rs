@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mistral_attention::half::{bf16, f16};
 use mistral_attention::ndarray::{Array2, Array3, Axis, s};
@@ -290,6 +290,59 @@ fn a_call_that_is_cancelled_says_so() {
     assert_eq!(error, AttentionError::Cancelled);
     let cancel = AtomicBool::new(false);
     attention.call(q.view(), &kv).cancel(&cancel).run(out.view_mut()).unwrap();
+}
+
+#[test]
+fn a_flag_that_is_taken_back_leaves_no_unfinished_result() {
+    let attention = Attention::new(AttentionConfig::new(4, 2, 16)).unwrap();
+    let (q, k) = (array((600, 4, 16), 1), array((600, 2, 16), 2));
+    let kv = KvView::from_arrays(k.view(), k.view()).unwrap();
+    let mut expected = Array3::zeros(q.dim());
+    attention.forward(q.view(), &kv, expected.view_mut()).unwrap();
+    let (cancel, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                cancel.fetch_xor(true, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..50 {
+            let mut out = Array3::zeros(q.dim());
+            let call = attention.call(q.view(), &kv).cancel(&cancel);
+            if call.run(out.view_mut()).is_ok() {
+                assert_eq!(bits(&out), bits(&expected));
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn sums_count_sinks_that_lie_in_a_view_of_late_positions() {
+    let config = AttentionConfig::new(2, 1, 8).with_window(Window::last(3).unwrap()).with_sinks(8);
+    let attention = Attention::new(config).unwrap();
+    let (q, k, v) = (array((2, 2, 8), 1), array((12, 1, 8), 2), array((12, 1, 8), 3));
+    let part = |r: std::ops::Range<usize>| {
+        KvSegment::new(r.start, k.slice(s![r.clone(), .., ..]), v.slice(s![r, .., ..])).unwrap()
+    };
+    let kv = KvView::new([part(4..12)]).unwrap().with_sinks(part(0..4)).unwrap();
+    let (_, _, sums) = call(&attention, &q, &q, &kv);
+    let exact = reference::exact(&config, q.view(), q.view(), &kv).unwrap();
+    assert_eq!(sums.dim(), exact.key_sums.dim());
+    for (index, want) in exact.key_sums.indexed_iter() {
+        assert!((f64::from(sums[index]) - want).abs() < 1e-5, "{index:?}: {} {want}", sums[index]);
+    }
+    assert!(sums[(0, 0)] > 0.0, "position 4 is a sink, though no query has it in its window");
+}
+
+#[test]
+fn scores_that_overflow_give_no_number_instead_of_a_wrong_one() {
+    let attention = Attention::new(AttentionConfig::new(1, 1, 16)).unwrap();
+    let (q, k) = (Array3::from_elem((1, 1, 16), 3e38), Array3::<f32>::from_elem((3, 1, 16), -3e38));
+    let kv = KvView::from_arrays(k.view(), k.view()).unwrap();
+    let mut out = Array3::zeros(q.dim());
+    attention.forward(q.view(), &kv, out.view_mut()).unwrap();
+    assert!(out.iter().all(|x| x.is_nan()), "{out}");
 }
 
 #[test]

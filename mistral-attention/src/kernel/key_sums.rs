@@ -10,7 +10,7 @@ use ndarray::ArrayViewMut1;
 use super::BLOCK;
 use super::block::BlockMemory;
 use super::block_softmax::Softmax;
-use super::tile::{Part, Pass, Tile};
+use super::tile::{Pass, Tile};
 
 /// Adds `Σ e^(score - m) / l` over the tile's rows to the sum of each key that they see.
 pub(super) fn add<E: KvElement>(
@@ -23,14 +23,10 @@ pub(super) fn add<E: KvElement>(
     let held = tile.job.plan.held();
     let level = tile.job.level;
     tile.each_block(memory, queries, tile.blocks(), |format, pass| {
-        let (part, index) = (pass.part, pass.index);
+        let index = pass.index;
         let weights = weigh(level, format, pass, softmax);
-        // Sinks before a gap have no place in the sums, sinks in the view do.
-        if part == Part::Sinks && held.start > 0 {
-            return;
-        }
         for (row, weight) in weights.into_iter().enumerate() {
-            // The last block of all reaches beyond the largest position, which no view holds.
+            // Sinks before a gap have no place in the sums. The last block of all reaches beyond the largest position, which no view holds.
             let position = (index * BLOCK).saturating_add(row);
             if held.contains(&position) {
                 sums[position - held.start] += weight;

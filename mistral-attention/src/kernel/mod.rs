@@ -56,14 +56,21 @@ struct Job<'q, 'v, 's, E: KvElement> {
     sink_queries: Option<ArrayView3<'q, f32>>,
     kv: KvView<'v, E>,
     cancel: Option<&'s AtomicBool>,
+    /// Whether a task was left out, even if the caller has taken the flag back since.
+    stopped: AtomicBool,
     scratch: &'s Scratch,
     /// Threads that the work is cut for.
     threads: usize,
 }
 
 impl<E: KvElement> Job<'_, '_, '_, E> {
+    /// Whether to stop: once it is so it stays so.
     fn cancelled(&self) -> bool {
-        self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+        let cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        if cancelled {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        cancelled || self.stopped.load(Ordering::Relaxed)
     }
 }
 
@@ -94,6 +101,7 @@ pub(crate) fn forward<E: KvElement>(
         sink_queries,
         kv,
         cancel,
+        stopped: AtomicBool::new(false),
         scratch: scratch.unwrap_or(&own),
         threads: if work < SERIAL_BELOW { 1 } else { threads::count() },
     };

@@ -108,11 +108,9 @@ impl Partials<'_> {
     }
 
     /// `o / l` of a row, element by element; the last vector may be longer than the head. A row that
-    /// saw nothing gives zeros.
-    pub(super) fn normalised(&self, row: usize) -> impl Iterator<Item = f32> {
-        let Softmax { max, sum } = self.softmax[row];
-        let saw_nothing = sum == 0.0 && max == Softmax::EMPTY.max;
-        let sum = if saw_nothing { 1.0 } else { sum };
+    /// saw nothing gives zeros; one whose scores are all minus infinity has no weights: NaN.
+    pub(super) fn normalised(&self, row: usize, saw_nothing: bool) -> impl Iterator<Item = f32> {
+        let sum = if saw_nothing { 1.0 } else { self.softmax[row].sum };
         let lanes = &self.out[row * self.width..][..self.width];
         lanes.iter().flat_map(|lanes| lanes.0).map(move |o| o / sum)
     }

@@ -177,8 +177,9 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
     ) {
         let heads = self.job.plan.config().group_size();
         for (query, mut out) in out.outer_iter_mut().enumerate() {
+            let saw_nothing = self.job.plan.sees_nothing(self.queries.start + query);
             for (head, mut out) in out.outer_iter_mut().enumerate() {
-                let row = partials.normalised(query * heads + head);
+                let row = partials.normalised(query * heads + head, saw_nothing);
                 for (out, value) in out.iter_mut().zip(row) {
                     *out = value;
                 }
