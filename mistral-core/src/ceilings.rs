@@ -7,8 +7,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use crate::memory::Memory;
 use crate::quant::kernel::{Narrow, STEP, Wide, Width};
-use crate::simd::{Integers, Kernel, Level, Line, bytes_of, sum_lanes};
+use crate::simd::{Integers, Kernel, Level, Line, sum_lanes};
 use crate::threads;
 
 /// Rounds of which the best counts.
@@ -24,11 +25,9 @@ const STREAMS: usize = 4;
 ///
 /// `bytes` should be several times the last cache. `None`: there is no memory for them.
 pub fn read_gb_per_second(bytes: usize) -> Option<f64> {
-    let mut lines = Vec::new();
-    let n = bytes / size_of::<Line>();
-    lines.try_reserve_exact(n).ok()?;
-    lines.resize(n, Line([1; 64]));
-    let bytes = bytes_of(&lines);
+    let mut memory = Memory::with_capacity(bytes)?;
+    memory.grow(bytes).fill(1);
+    let bytes = memory.as_ref();
     let seconds = shortest(|| {
         on_every_thread(&|i, n| {
             let part = bytes.len() / n;
@@ -154,7 +153,7 @@ fn arithmetic(each: usize, work: impl Fn(usize) + Sync) -> f64 {
         let start = Instant::now();
         work(rounds);
         let took = start.elapsed();
-        if took > ROUND / 8 || rounds >= 1 << 40 {
+        if took > ROUND / 8 || rounds >= 1 << 28 {
             let scale = ROUND.as_secs_f64() / took.as_secs_f64().max(1e-9);
             rounds = ((rounds as f64 * scale) as usize).max(1);
             break;
@@ -162,7 +161,7 @@ fn arithmetic(each: usize, work: impl Fn(usize) + Sync) -> f64 {
         rounds *= 4;
     }
     let seconds = shortest(|| on_every_thread(&|_, _| work(rounds)));
-    (each * rounds * threads::count()) as f64 / seconds / 1e9
+    each as f64 * rounds as f64 * threads::count() as f64 / seconds / 1e9
 }
 
 /// The shortest time of some rounds, in seconds.

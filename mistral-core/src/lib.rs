@@ -7,6 +7,7 @@ mod error;
 mod format;
 pub mod kv;
 pub mod matrix;
+mod memory;
 pub mod ops;
 mod panel;
 pub mod quant;

@@ -7,6 +7,7 @@ use ndarray::ArrayView2;
 use crate::element::Element;
 use crate::error::MatrixError;
 use crate::format::WeightFormat;
+use crate::memory::Memory;
 use crate::panel::{CopyRow, Rows, encode};
 use crate::simd::LANES;
 use crate::storage::Storage;
@@ -66,7 +67,7 @@ impl Matrix {
 
     /// Makes a matrix of rows that `fill` writes as f32; they are rounded to `format`.
     ///
-    /// `fill(r, row)` is called once for each `r` in rising order. Memory in use is the matrix and
+    /// `fill(r, row)` is called once for each `r` in rising order, with a row of zeros. Memory in use is the matrix and
     /// sixteen rows for each thread. Floats, `q8_0`, `q5_0` and `q4_0` are rounded by a fixed rule;
     /// the other formats search for the scales with the smallest squared error.
     ///
@@ -84,9 +85,10 @@ impl Matrix {
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<(), Err>,
     ) -> Result<Self, Err> {
         let format = format.into();
+        let no_memory = MatrixError::OutOfMemory { rows, cols, format };
         let mut weights = Vec::new();
-        Self::build(rows, cols, format, |range, panels| {
-            weights.resize(range.len() * cols, 0.0);
+        Self::build(rows, cols, format, LANES * threads::count(), |range, panels| {
+            zeroed(&mut weights, range.len() * cols).ok_or_else(|| no_memory.clone())?;
             for (r, row) in range.zip(weights.chunks_exact_mut(cols)) {
                 fill(r, row)?;
                 if format.block() > 1
@@ -117,16 +119,18 @@ impl Matrix {
     ) -> Result<Self, Err> {
         let format = format.into();
         let row_bytes = sizes(rows, cols, format)?.row;
+        let no_memory = MatrixError::OutOfMemory { rows, cols, format };
         let mut bytes = Vec::new();
-        Self::build(rows, cols, format, |range, panels| {
-            bytes.resize(range.len() * row_bytes, 0);
+        Self::build(rows, cols, format, LANES * threads::count(), |range, panels| {
+            zeroed(&mut bytes, range.len() * row_bytes).ok_or_else(|| no_memory.clone())?;
             fill(&mut bytes)?;
             encode(format, cols, Rows::Encoded(&bytes), panels);
             Ok(())
         })
     }
 
-    /// Reads what [`Matrix::panels`] gave, in order and some at a time: nothing is rearranged.
+    /// Reads what [`Matrix::panels`] gave, in order and a megabyte or two at a time: nothing is
+    /// rearranged.
     ///
     /// # Errors
     ///
@@ -138,7 +142,10 @@ impl Matrix {
         mut fill: impl FnMut(&mut [u8]) -> Result<(), Err>,
     ) -> Result<Self, Err> {
         little_endian()?;
-        Self::build(rows, cols, format.into(), |_, panels| fill(panels))
+        let format = format.into();
+        let row_bytes = sizes(rows, cols, format)?.row;
+        let step = (READ / row_bytes).max(1).next_multiple_of(LANES);
+        Self::build(rows, cols, format, step, |_, panels| fill(panels))
     }
 
     /// A matrix in memory that others own, such as a mapped file: `range` of `owner` holds what
@@ -169,26 +176,26 @@ impl Matrix {
         Ok(Self { rows, cols, format, storage })
     }
 
-    /// Calls `next` for the panels of as many rows as the threads can encode at once.
+    /// Calls `next` for the panels of `step` rows at a time, a multiple of [`LANES`].
     fn build<Err: From<MatrixError>>(
         rows: usize,
         cols: usize,
         format: WeightFormat,
+        step: usize,
         mut next: impl FnMut(Range<usize>, &mut [u8]) -> Result<(), Err>,
     ) -> Result<Self, Err> {
         let bytes = sizes(rows, cols, format)?;
-        let mut storage = Storage::with_capacity(bytes.panels).ok_or(MatrixError::OutOfMemory {
+        let mut memory = Memory::with_capacity(bytes.panels).ok_or(MatrixError::OutOfMemory {
             rows,
             cols,
             format,
         })?;
-        let step = LANES * threads::count();
         for first in (0..rows).step_by(step) {
             let range = first..rows.min(first + step);
-            let panels = storage.grow(range.len().next_multiple_of(LANES) * bytes.row);
+            let panels = memory.grow(range.len().next_multiple_of(LANES) * bytes.row);
             next(range, panels)?;
         }
-        Ok(Self { rows, cols, format, storage })
+        Ok(Self { rows, cols, format, storage: memory.into() })
     }
 
     /// Number of outputs.
@@ -241,6 +248,10 @@ impl Matrix {
     }
 }
 
+/// Bytes of panels that are asked for at once: few enough to stay in a cache while they are
+/// written, and many enough for a file to be read without a copy in between.
+const READ: usize = 1 << 20;
+
 /// Bytes that a matrix takes.
 struct Sizes {
     /// All panels in memory.
@@ -265,6 +276,14 @@ fn sizes(rows: usize, cols: usize, format: WeightFormat) -> Result<Sizes, Matrix
         .filter(|bytes| isize::try_from(*bytes).is_ok());
     let (row, panels) = row.zip(panels).ok_or(MatrixError::OutOfMemory { rows, cols, format })?;
     Ok(Sizes { panels, row })
+}
+
+/// Makes `values` as many zeros; `None` if there is no memory.
+fn zeroed<T: Clone + Default>(values: &mut Vec<T>, len: usize) -> Option<()> {
+    values.clear();
+    values.try_reserve(len).ok()?;
+    values.resize(len, T::default());
+    Some(())
 }
 
 /// Panels in files are little-endian.
@@ -299,6 +318,26 @@ mod tests {
             assert_eq!(a, b, "row {r}");
             assert_eq!(a.as_slice(), array.row(r).as_slice().unwrap(), "row {r}");
         }
+    }
+
+    #[test]
+    fn rows_of_any_length_are_read_as_they_were_written() {
+        // Longer than what is asked for at once.
+        let cols = READ / 4 + 64;
+        let fill = |r: usize, row: &mut [f32]| {
+            row.iter_mut().enumerate().for_each(|(c, w)| *w = ((r * 31 + c) % 97) as f32);
+            Ok::<(), MatrixError>(())
+        };
+        let written = Matrix::from_rows(3, cols, DType::F32, fill).unwrap();
+        let mut rest = written.panels();
+        let read = Matrix::read_panels(3, cols, DType::F32, |bytes| {
+            let part;
+            (part, rest) = rest.split_at(bytes.len());
+            bytes.copy_from_slice(part);
+            Ok::<(), MatrixError>(())
+        });
+        assert!(rest.is_empty(), "all bytes were asked for");
+        assert_eq!(read.unwrap().panels(), written.panels());
     }
 
     #[test]

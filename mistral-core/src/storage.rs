@@ -1,10 +1,10 @@
-//! The memory of a matrix: its own, or part of something that others share.
+//! Where a matrix lies: part of memory that others may share.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::simd::{Line, bytes_of, bytes_of_mut};
+use crate::memory::Memory;
 
 /// Bytes that several matrices may lie in, such as a mapped file.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -12,56 +12,36 @@ pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 /// Borders on which panels lie in memory, in bytes.
 pub(crate) const ALIGNMENT: usize = 32;
 
-/// The panels of a matrix as bytes.
+/// The panels of a matrix as bytes. Clones share them.
 #[derive(Clone)]
-pub(crate) enum Storage {
-    /// `len` bytes in whole lines.
-    Owned { lines: Vec<Line>, len: usize },
-    /// A range that was checked to lie inside.
-    Shared { owner: SharedBytes, range: Range<usize> },
+pub(crate) struct Storage {
+    owner: SharedBytes,
+    /// It was checked to lie inside.
+    range: Range<usize>,
 }
 
 impl Storage {
-    /// Reserves `len` bytes, of which there are none yet: see [`grow`](Self::grow). `None` if there is no memory.
-    pub(crate) fn with_capacity(len: usize) -> Option<Self> {
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(len.div_ceil(size_of::<Line>())).ok()?;
-        Some(Self::Owned { lines, len: 0 })
-    }
-
-    /// Appends `added` zero bytes, a multiple of [`ALIGNMENT`], and returns them.
-    pub(crate) fn grow(&mut self, added: usize) -> &mut [u8] {
-        let Self::Owned { lines, len } = self else { return &mut [] };
-        // The last line may be half full.
-        let held = *len;
-        *len += added;
-        lines.resize(len.div_ceil(size_of::<Line>()), Line([0; 64]));
-        &mut bytes_of_mut(lines)[held..*len]
-    }
-
-    /// Shares `range` of `owner`; `None` if it is not inside or not aligned.
+    /// `range` of `owner`; `None` if it is not inside or not aligned.
     pub(crate) fn shared(owner: SharedBytes, range: Range<usize>) -> Option<Self> {
         let bytes = (*owner).as_ref().get(range.clone())?;
         let aligned = bytes.as_ptr().addr().is_multiple_of(ALIGNMENT);
-        aligned.then_some(Self::Shared { owner, range })
+        aligned.then_some(Self { owner, range })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Owned { lines, len } => &bytes_of(lines)[..*len],
-            Self::Shared { owner, range } => {
-                (**owner).as_ref().get(range.clone()).unwrap_or_default()
-            }
-        }
+        (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl From<Memory> for Storage {
+    fn from(memory: Memory) -> Self {
+        let range = 0..memory.as_ref().len();
+        Self { owner: Arc::new(memory), range }
     }
 }
 
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self {
-            Self::Owned { .. } => "Owned",
-            Self::Shared { .. } => "Shared",
-        };
-        f.debug_struct(kind).field("bytes", &self.bytes().len()).finish()
+        f.debug_struct("Storage").field("bytes", &self.range.len()).finish()
     }
 }
