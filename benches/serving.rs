@@ -185,7 +185,7 @@ fn speculation<D: Drafter>(request: &Request<'_>, name: &str, drafter: impl Fn()
         stats = tokens.stats();
         ratios.push(plain / guessed);
     }
-    let SpeculationStats { passes, drafted, accepted } = stats;
+    let SpeculationStats { passes, drafted, accepted, .. } = stats;
     println!(
         "speculation/{name}: {:.2} times as fast; {wanted} tokens in {passes} passes, \
          {accepted} of {drafted} guesses right",

@@ -17,6 +17,7 @@ use crate::window::Window;
 /// # Ok::<(), mistral_attention::AttentionError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[must_use]
 pub struct AttentionConfig {
     n_heads: usize,
     n_kv_heads: usize,

@@ -12,6 +12,7 @@ use crate::plan::{Alignment, Plan};
 
 /// What the formula gives, and what else it says.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Exact {
     /// `Σ_j p_j v_j`, `(q_len, n_heads, head_dim)`.
     pub out: Array3<f64>,

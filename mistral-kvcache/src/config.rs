@@ -34,6 +34,7 @@ use crate::size::{LayerSize, chunk_slots, slot_bytes};
 /// side: a window of 4096 takes exactly 4096 slots, one of 4000 takes 4000, one of 10 takes 16.
 /// What is kept is not rounded: [`capacity`](Self::capacity) positions and no more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct CacheConfig {
     n_layers: usize,
     n_kv_heads: usize,

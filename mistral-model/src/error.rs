@@ -185,6 +185,9 @@ pub enum ModelError {
     /// A size of zero.
     #[error("max_chunk is 0, expected at least 1")]
     ZeroChunk,
+    /// A scheduler that may run nothing.
+    #[error("max_running is 0, expected at least 1: the requests that run at once")]
+    ZeroRunning,
     /// Arrays of the wrong shape.
     #[error("arrays do not fit the model")]
     Op {

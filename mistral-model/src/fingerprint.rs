@@ -1,6 +1,7 @@
 //! Which model it is, without reading all of it.
 
 use mistral_core::Matrix;
+use mistral_core::ops::RopeLayout;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
@@ -69,7 +70,11 @@ fn add_config(hash: &mut Sha256, config: &Config) {
     }
     hash.update(config.norm_eps.to_le_bytes());
     hash.update(config.rope_theta.to_le_bytes());
-    hash.update(format!("{:?}", config.rope_layout));
+    // The names are part of snapshots on disk: they stay.
+    hash.update(match config.rope_layout {
+        RopeLayout::HalfSplit => "HalfSplit",
+        RopeLayout::Interleaved => "Interleaved",
+    });
 }
 
 fn add_floats(hash: &mut Sha256, values: &[f32]) {

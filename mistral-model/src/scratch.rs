@@ -130,8 +130,10 @@ impl Scratch {
     ///
     /// # Errors
     ///
-    /// [`ModelError::OutOfMemory`]: there is no memory for them.
+    /// - [`ModelError::Config`]: no model has such sizes.
+    /// - [`ModelError::OutOfMemory`]: there is no memory for them.
     pub fn new(config: &Config, max_chunk: usize) -> Result<Self, ModelError> {
+        config.validate()?;
         let q = config.n_heads * config.head_dim;
         let kv = config.n_kv_heads * config.head_dim;
         let buffer = |features| Buffer::new(max_chunk, features);

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mistral_attention::Attention;
-use mistral_core::Matrix;
 use mistral_core::kv::KvElement;
 use mistral_core::ops::{Rope, matmul_with, rms_norm};
+use mistral_core::{Matrix, OpError};
 use mistral_kvcache::{RollingKvCache, SequenceId};
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -153,15 +153,22 @@ impl Transformer {
     /// # Errors
     ///
     /// - [`ModelError::UnknownToken`]: a token is out of range.
-    /// - [`ModelError::Matrix`]: `hidden` has rows of another length.
+    /// - [`ModelError::Op`]: `hidden` has other rows than one of `dim` for each token, or they are
+    ///   not contiguous.
     pub fn embed(
         &self,
         tokens: &[u32],
         mut hidden: ArrayViewMut2<'_, f32>,
     ) -> Result<(), ModelError> {
         self.check_tokens(tokens)?;
+        let (op, what) = ("embed", "tokens of hidden");
+        if hidden.nrows() != tokens.len() {
+            let (found, expected) = (hidden.nrows(), tokens.len());
+            return Err(OpError::Shape { op, what, found, expected }.into());
+        }
         for (token, row) in tokens.iter().zip(hidden.outer_iter_mut()) {
-            self.embedding.row(*token as usize, row.into_slice().unwrap_or_default())?;
+            let row = row.into_slice().ok_or(OpError::NotContiguous { op, what: "hidden" })?;
+            self.embedding.row(*token as usize, row)?;
         }
         Ok(())
     }

@@ -152,6 +152,8 @@ struct AddParts<'t, 'm> {
 impl Kernel for AddParts<'_, '_> {
     type Output = ();
 
+    const INTEGERS: bool = false;
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let width = self.total.width;

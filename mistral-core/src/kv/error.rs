@@ -1,5 +1,7 @@
 //! What can be wrong with a view.
 
+use super::PAGE;
+
 /// What can be wrong with keys and values before any attention is computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +73,14 @@ pub enum KvError {
         /// The slot asked for.
         found: usize,
         /// Slots there are.
+        slots: usize,
+    },
+    /// A page with too few slots, and another behind it.
+    #[error("page {page} has {slots} slots and is not the last, expected {PAGE}")]
+    ShortPage {
+        /// Which.
+        page: usize,
+        /// Its slots.
         slots: usize,
     },
     /// A head beyond the last.

@@ -109,6 +109,7 @@ impl<'a, E: KvElement> KvSegment<'a, E> {
     /// # Errors
     ///
     /// - [`KvError::NoSuchSlot`]: the pages have fewer slots.
+    /// - [`KvError::ShortPage`]: a page before the last has fewer than [`PAGE`] slots.
     /// - [`KvError::PageShape`]: the pages differ in their heads.
     /// - [`KvError::PositionOverflow`]: `start + slots.len()` does not fit in `usize`.
     pub fn from_pages(
@@ -119,12 +120,12 @@ impl<'a, E: KvElement> KvSegment<'a, E> {
         let shape = |page: &KvPage<E>| (page.n_kv_heads(), page.head_dim());
         let heads = pages.first().map_or((0, 0), |page| shape(page));
         let mut there = 0;
-        for page in pages {
+        for (index, page) in pages.iter().enumerate() {
             if shape(page) != heads {
                 return Err(KvError::PageShape { found: shape(page), expected: heads });
             }
             if there % PAGE != 0 {
-                return Err(KvError::NoSuchSlot { found: there, slots: there });
+                return Err(KvError::ShortPage { page: index - 1, slots: there % PAGE });
             }
             there += page.slots();
         }

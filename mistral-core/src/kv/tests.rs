@@ -185,6 +185,9 @@ fn pages_that_do_not_fit_are_named() {
     let pages = pages_of::<f32>(40, 1, 4);
     let error = KvSegment::from_pages(0, &pages, 0..49).unwrap_err();
     assert_eq!(error, KvError::NoSuchSlot { found: 48, slots: 48 });
+    let half = Arc::new(KvPage::<f32>::new(1, 48, 4).unwrap());
+    let error = KvSegment::from_pages(0, &[Arc::clone(&half), half], 0..48).unwrap_err();
+    assert_eq!(error, KvError::ShortPage { page: 0, slots: 48 });
     let mut page = (*pages[0]).clone();
     let wide = row(0, 1, 5);
     let error = page.write(0, wide.view(), wide.view()).unwrap_err();

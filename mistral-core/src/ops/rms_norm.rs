@@ -74,6 +74,8 @@ struct NormRow<'a> {
 impl Kernel for NormRow<'_> {
     type Output = ();
 
+    const INTEGERS: bool = false;
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         // Lane `l` sums the squares of elements l, l + 16, l + 32, ...

@@ -25,6 +25,8 @@ struct Softmax<'a>(&'a mut [f32]);
 impl Kernel for Softmax<'_> {
     type Output = ();
 
+    const INTEGERS: bool = false;
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let x = self.0;

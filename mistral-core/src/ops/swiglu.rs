@@ -59,6 +59,8 @@ struct GateRow<'a> {
 impl Kernel for GateRow<'_> {
     type Output = ();
 
+    const INTEGERS: bool = false;
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let one = simd.splat(1.0);

@@ -7,6 +7,7 @@ use crate::error::CacheError;
 
 /// The sizes of a [`HeavyHitterCache`](super::HeavyHitterCache), and how much memory it will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct HeavyHitterConfig {
     pub(super) n_layers: usize,
     pub(super) n_kv_heads: usize,

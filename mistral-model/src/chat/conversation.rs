@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::iter::FusedIterator;
 
 use super::answer::{AnswerError, AnswerParser, AnswerPart};
 use super::error::ChatError;
@@ -111,7 +112,7 @@ impl<'c, M: Borrow<Transformer>> Conversation<'c, M> {
     /// The conversation is then as before.
     ///
     /// - [`ConversationError::Chat`]: the message cannot stand here.
-    /// - [`ConversationError::Model`]: all of [`Session::prefill`], such as a full context.
+    /// - [`ConversationError::Model`]: all of [`Session::set_tokens`], such as a full context.
     pub fn say(
         &mut self,
         message: Message,
@@ -142,16 +143,7 @@ impl<'c, M: Borrow<Transformer>> Conversation<'c, M> {
     /// Brings the session to where the answer begins.
     fn read(&mut self) -> Result<(), ConversationError> {
         let ids = self.format.prompt(&self.request)?.ids;
-        let known = self.session.tokens();
-        let same = known.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-        // One token at least is to be read, so that there are logits.
-        let kept = same.min(ids.len().saturating_sub(1));
-        if self.session.rewind(known.len() - kept).is_ok() {
-            self.session.prefill(&ids[kept..])?;
-        } else {
-            self.session.reset()?;
-            self.session.prefill(&ids)?;
-        }
+        self.session.set_tokens(&ids)?;
         Ok(())
     }
 }
@@ -167,6 +159,7 @@ impl<M> fmt::Debug for Conversation<'_, M> {
 /// Nothing runs unless the next part is asked for. [`finish`](Self::finish) adds what was said to
 /// the conversation, also when it was not read to its end; without it the question stands alone.
 #[derive(Debug)]
+#[must_use = "a reply is written while it is read"]
 pub struct Reply<'s, M> {
     tokens: Generator<'s, M>,
     /// `None` when it has given its last.
@@ -266,3 +259,5 @@ impl<M: Borrow<Transformer>> Iterator for Reply<'_, M> {
         None
     }
 }
+
+impl<M: Borrow<Transformer>> FusedIterator for Reply<'_, M> {}

@@ -1,6 +1,7 @@
 //! Tokens one after the other: draw, yield, decode.
 
 use std::borrow::Borrow;
+use std::iter::FusedIterator;
 
 use super::Sampler;
 use crate::error::ModelError;
@@ -26,6 +27,7 @@ use crate::transformer::Transformer;
 /// # Ok::<(), mistral_model::ModelError>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an iterator does nothing until it is asked for the next item"]
 pub struct Generator<'s, M> {
     session: &'s mut Session<M>,
     sampler: Sampler,
@@ -77,3 +79,5 @@ impl<M: Borrow<Transformer>> Iterator for Generator<'_, M> {
         step.transpose()
     }
 }
+
+impl<M: Borrow<Transformer>> FusedIterator for Generator<'_, M> {}

@@ -4,6 +4,7 @@
 //! penalty, no filter. So they say what the model holds for likely, and not how it was sampled.
 
 use std::borrow::Borrow;
+use std::iter::FusedIterator;
 
 use super::error::SamplerError;
 use super::generator::Generator;
@@ -98,6 +99,7 @@ fn likeliest_ids(logits: &[f32], n: usize) -> Vec<u32> {
 /// # Ok::<(), mistral_model::ModelError>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an iterator does nothing until it is asked for the next item"]
 pub struct WithLogProbs<'s, M> {
     generator: Generator<'s, M>,
     top: usize,
@@ -124,6 +126,8 @@ impl<M: Borrow<Transformer>> Iterator for WithLogProbs<'_, M> {
         )
     }
 }
+
+impl<M: Borrow<Transformer>> FusedIterator for WithLogProbs<'_, M> {}
 
 impl<M: Borrow<Transformer>> Session<M> {
     /// Appends tokens, as [`prefill`](Self::prefill), and tells how likely each of them was, with

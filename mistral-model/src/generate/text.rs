@@ -1,5 +1,7 @@
 //! Tokens to text with stop strings: what an application shows.
 
+use std::iter::FusedIterator;
+
 use super::stop::StopStrings;
 use super::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -55,6 +57,7 @@ pub enum TextError<E: std::error::Error + 'static> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an iterator does nothing until it is asked for the next item"]
 pub struct TextGenerator<'t, I> {
     tokens: I,
     tokenizer: &'t Tokenizer,
@@ -184,6 +187,13 @@ where
         }
         None
     }
+}
+
+impl<I, E> FusedIterator for TextGenerator<'_, I>
+where
+    I: Iterator<Item = Result<u32, E>>,
+    E: std::error::Error + 'static,
+{
 }
 
 fn some_text<E>(text: String) -> Option<Result<String, E>> {

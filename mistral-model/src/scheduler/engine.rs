@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::cell::{RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
+use std::iter::FusedIterator;
 
 use super::request::{Event, Finish, Progress, Request, RequestId};
 use super::{Scheduler, SchedulerOptions};
@@ -105,6 +106,7 @@ impl<M: Borrow<Transformer> + Clone> State<M> {
 /// It ends with the text, or after an error. [`TextGenerator`](crate::generate::TextGenerator)
 /// makes text of it.
 #[derive(Debug)]
+#[must_use = "a completion that is dropped is cancelled"]
 pub struct Completion<'e, M: Borrow<Transformer> + Clone> {
     engine: &'e Engine<M>,
     id: RequestId,
@@ -143,6 +145,8 @@ impl<M: Borrow<Transformer> + Clone> Iterator for Completion<'_, M> {
         step.transpose()
     }
 }
+
+impl<M: Borrow<Transformer> + Clone> FusedIterator for Completion<'_, M> {}
 
 impl<M: Borrow<Transformer> + Clone> Drop for Completion<'_, M> {
     fn drop(&mut self) {

@@ -110,13 +110,16 @@ impl<M: Borrow<Transformer> + Clone> Scheduler<M> {
     ///
     /// # Errors
     ///
-    /// - [`ModelError::ZeroChunk`]: `max_chunk` or `max_running` is 0.
+    /// - [`ModelError::ZeroChunk`], [`ModelError::ZeroRunning`]: `max_chunk` or `max_running` is 0.
     /// - [`ModelError::HeavyHitters`]: sessions with heavy hitters, whose text depends on how a
     ///   prompt is cut.
     /// - [`ModelError::OutOfMemory`], [`ModelError::Cache`]: the memory of a step cannot be had.
     pub fn new(model: M, options: SchedulerOptions) -> Result<Self, ModelError> {
-        if options.max_running == 0 || options.session.max_chunk == 0 {
+        if options.session.max_chunk == 0 {
             return Err(ModelError::ZeroChunk);
+        }
+        if options.max_running == 0 {
+            return Err(ModelError::ZeroRunning);
         }
         if options.session.heavy_hitters.is_some() {
             return Err(ModelError::HeavyHitters { what: "a scheduler" });

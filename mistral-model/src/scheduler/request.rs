@@ -16,6 +16,7 @@ use crate::weights::Adapter;
 /// assert_eq!(request.prompt, [1, 42, 5]);
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Request {
     /// What stands before the text, at least one token.
     pub prompt: Vec<u32>,
@@ -81,6 +82,7 @@ impl fmt::Display for RequestId {
 
 /// Something that happened to a request in a step.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Event {
     /// Whose it is.
     pub request: RequestId,

@@ -4,6 +4,7 @@ use crate::probability::TokenScore;
 
 /// How likely a model finds a continuation, in natural logarithms.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LogLikelihood {
     /// The logarithm of the continuation's probability: `per_token` added up in order.
     pub sum: f64,

@@ -68,6 +68,7 @@ pub struct Checkpoint<'a> {
 
 /// How far loading has come.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct LoadProgress<'a> {
     /// The tensor that was loaded last.
     pub tensor: &'a str,

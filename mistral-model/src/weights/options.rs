@@ -6,6 +6,7 @@ use super::formats::WeightFormats;
 
 /// How files are read.
 #[derive(Debug, Clone, Copy, Default)]
+#[must_use]
 pub struct OpenOptions {
     #[cfg(feature = "mmap")]
     pub(super) mmap: bool,

@@ -48,6 +48,7 @@ impl From<Dtype> for Stored {
 
 /// Where a tensor lies in a file, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TensorInfo {
     /// How the elements are held.
     pub stored: Stored,

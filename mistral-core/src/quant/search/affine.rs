@@ -62,6 +62,8 @@ struct Search<'a> {
 impl Kernel for Search<'_> {
     type Output = AffineBlock;
 
+    const INTEGERS: bool = false;
+
     #[inline(always)]
     fn run<S: Integers>(self, simd: S) -> AffineBlock {
         let groups = Groups::new(simd, self.weights, self.top);

@@ -50,6 +50,8 @@ struct Search<'a> {
 impl Kernel for Search<'_> {
     type Output = SymmetricBlock;
 
+    const INTEGERS: bool = false;
+
     #[inline(always)]
     fn run<S: Integers>(self, simd: S) -> SymmetricBlock {
         let columns = Columns::new(simd, self.weights, CODES);

@@ -60,7 +60,8 @@ impl<M: Borrow<Transformer>> DraftModel<M> {
     fn catch_up(&mut self) -> Result<(), ModelError> {
         let pairs = self.session.tokens().iter().zip(&self.text);
         // The last token is always read, for its logits.
-        let common = pairs.take_while(|(a, b)| a == b).count().min(self.text.len() - 1);
+        let common =
+            pairs.take_while(|(a, b)| a == b).count().min(self.text.len().saturating_sub(1));
         let guessed = self.session.position() - common;
         match self.session.rewind(guessed) {
             Err(ModelError::RewindTooFar { .. }) => self.session.reset()?,

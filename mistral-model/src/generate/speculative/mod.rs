@@ -22,6 +22,7 @@ mod lookup;
 mod pace;
 
 use std::borrow::Borrow;
+use std::iter::FusedIterator;
 
 pub use self::draft_model::DraftModel;
 pub use self::lookup::PromptLookup;
@@ -114,6 +115,7 @@ impl Default for SpeculationOptions {
 
 /// What speculation has brought so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct SpeculationStats {
     /// Passes over the weights.
     pub passes: usize,
@@ -148,6 +150,7 @@ pub struct SpeculationStats {
 /// # Ok::<(), mistral_model::ModelError>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an iterator does nothing until it is asked for the next item"]
 pub struct SpeculativeGenerator<'s, M: Borrow<Transformer>, D> {
     session: &'s mut Session<M>,
     sampler: Sampler,
@@ -339,6 +342,8 @@ impl<M: Borrow<Transformer>, D: Drafter> Iterator for SpeculativeGenerator<'_, M
         step.transpose()
     }
 }
+
+impl<M: Borrow<Transformer>, D: Drafter> FusedIterator for SpeculativeGenerator<'_, M, D> {}
 
 impl<M: Borrow<Transformer>, D> Drop for SpeculativeGenerator<'_, M, D> {
     fn drop(&mut self) {
