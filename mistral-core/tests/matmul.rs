@@ -116,7 +116,10 @@ proptest! {
         let x = array(rows, inputs, seed);
         let matrix = stored(&array(outputs, inputs, seed ^ 1), format);
         let together = product(Level::detect(), &x, &matrix);
-        prop_assert_eq!(bits(&product(Level::SCALAR, &x, &matrix)), bits(&together));
+        for level in Level::available() {
+            let same = product(level, &x, &matrix);
+            prop_assert_eq!(bits(&same), bits(&together), "{}", level);
+        }
         for t in [0, rows / 2, rows - 1] {
             let alone = product(Level::detect(), &x.slice(s![t..=t, ..]).to_owned(), &matrix);
             prop_assert_eq!(bits(&alone), bits(&together.slice(s![t..=t, ..]).to_owned()));
@@ -184,7 +187,7 @@ proptest! {
     }
 
     #[test]
-    fn a_row_alone_has_the_bits_it_has_in_a_batch(
+    fn a_row_alone_has_the_bits_it_has_in_a_batch_at_every_level(
         rows in prop_oneof![2usize..60, Just(193), Just(390)], inputs in 500usize..1100,
         outputs in 1usize..200,
         dtype in dtypes(), seed: u64,
@@ -192,6 +195,10 @@ proptest! {
         let x = array(rows, inputs, seed);
         let matrix = stored(&array(outputs, inputs, seed ^ 1), dtype);
         let together = product(Level::detect(), &x, &matrix);
+        for level in Level::available() {
+            let same = product(level, &x, &matrix);
+            prop_assert_eq!(bits(&same), bits(&together), "{}", level);
+        }
         for t in 0..rows {
             let alone = product(Level::detect(), &x.slice(s![t..=t, ..]).to_owned(), &matrix);
             prop_assert_eq!(bits(&alone), bits(&together.slice(s![t..=t, ..]).to_owned()));
@@ -221,11 +228,13 @@ fn more_inputs_than_a_block_still_follow_the_definition() {
     for inputs in [K_BLOCK - 1, K_BLOCK, K_BLOCK + 1, 3 * K_BLOCK + 7] {
         let (x, w) = (array(25, inputs, 3), array(33, inputs, 4));
         let matrix = stored(&w, DType::F32);
-        let out = product(Level::detect(), &x, &matrix);
-        for (t, o) in [(0, 0), (7, 31), (24, 32)] {
-            let (x, w) = (x.row(t), w.row(o));
-            let want = one_output(x.as_slice().unwrap(), w.as_slice().unwrap());
-            assert_eq!(out[[t, o]].to_bits(), want.to_bits(), "{inputs} inputs, [{t}, {o}]");
+        for level in Level::available() {
+            let out = product(level, &x, &matrix);
+            for (t, o) in [(0, 0), (7, 31), (24, 32)] {
+                let (x, w) = (x.row(t), w.row(o));
+                let want = one_output(x.as_slice().unwrap(), w.as_slice().unwrap()).to_bits();
+                assert_eq!(out[[t, o]].to_bits(), want, "{level}, {inputs} inputs, [{t}, {o}]");
+            }
         }
     }
 }
