@@ -78,8 +78,10 @@ impl Attention {
             )
         };
         let work = |item: &BatchItem<'_, '_, '_, E>| {
-            plan(item).map_or(0, |plan| {
-                plan.visible_to_any(0..plan.q_len()).len().saturating_mul(plan.q_len())
+            // One for the call itself: many that do nothing are halved too.
+            plan(item).map_or(1, |plan| {
+                let pairs = plan.visible_to_any(0..plan.q_len()).len().saturating_mul(plan.q_len());
+                pairs.saturating_add(1)
             })
         };
         halves(items, &work, &run)

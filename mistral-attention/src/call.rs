@@ -62,7 +62,8 @@ impl<'q, 'v, 'o, E: KvElement> Call<'q, 'v, 'o, E> {
         Self { attention, q, kv, options: Options::default() }
     }
 
-    /// The view holds a part of the history, and the first query stands at `position`.
+    /// The view holds a part of the history, one range of positions that may be anywhere, and the
+    /// first query stands at `position`.
     ///
     /// Queries attend to what they see of that part, be it nothing: then `out` is 0 and the
     /// log-sum-exp minus infinity. [`merge`](crate::merge) joins the parts. Without this the last
@@ -124,6 +125,7 @@ impl<'q, 'v, 'o, E: KvElement> Call<'q, 'v, 'o, E> {
     ///
     /// As [`Attention::forward`], and:
     ///
+    /// - [`AttentionError::PartWithGap`], [`AttentionError::PositionOverflow`]: no such part.
     /// - [`AttentionError::Shape`]: another array does not fit.
     /// - [`AttentionError::Cancelled`]: what `out`, sums and log-sum-exp hold then is of no use.
     pub fn run(self, out: ArrayViewMut3<'_, f32>) -> Result<(), AttentionError> {

@@ -124,7 +124,7 @@ impl AttentionConfig {
             return Err(AttentionError::BadScale { found: self.scale() });
         }
         match self.soft_cap {
-            Some(found) if !(found.is_finite() && found > 0.0) => {
+            Some(found) if !(found.is_finite() && found >= f32::MIN_POSITIVE) => {
                 return Err(AttentionError::BadSoftCap { found });
             }
             _ => {}

@@ -17,7 +17,10 @@ pub enum AttentionError {
         name: &'static str,
     },
     /// Query heads that cannot be shared out evenly among the key/value heads.
-    #[error("n_heads = {n_heads} is not a multiple of n_kv_heads = {n_kv_heads}")]
+    #[error(
+        "n_heads = {n_heads} is not a multiple of n_kv_heads = {n_kv_heads}: each key/value head \
+         serves as many query heads as any other"
+    )]
     UngroupedHeads {
         /// Query heads.
         n_heads: usize,
@@ -31,7 +34,7 @@ pub enum AttentionError {
         found: f32,
     },
     /// A soft-cap that is no bound.
-    #[error("the soft-cap is {found}, expected a finite number above 0")]
+    #[error("the soft-cap is {found}, expected a finite number of at least {}", f32::MIN_POSITIVE)]
     BadSoftCap {
         /// The soft-cap given.
         found: f32,
@@ -60,6 +63,25 @@ pub enum AttentionError {
         /// Shape of the queries.
         expected: (usize, usize, usize),
     },
+    /// Queries beyond the last position that there is.
+    #[error("{queries} queries from position {first} on reach beyond the largest position")]
+    PositionOverflow {
+        /// Position of the first query.
+        first: usize,
+        /// Queries given.
+        queries: usize,
+    },
+    /// A part of a history that is two ranges.
+    #[error(
+        "a part of a history holds {sinks} sinks and the positions from {view_starts_at} on, \
+         expected one range: give the sinks as a part of their own"
+    )]
+    PartWithGap {
+        /// Sinks in the view.
+        sinks: usize,
+        /// The oldest position behind the gap.
+        view_starts_at: usize,
+    },
     /// More queries than positions: some query's own key is missing.
     #[error(
         "{queries} queries, but the view holds {positions} positions: each query's own key must be in it"
@@ -73,7 +95,8 @@ pub enum AttentionError {
     /// The first query sees keys that are no longer in the view.
     #[error(
         "the first query sees keys from position {needed_from} on, but the view starts at \
-         {view_starts_at}: use a smaller chunk, or keep the keys until it has been attended to"
+         {view_starts_at}: give the cache the same window, and commit a chunk after it has been \
+         attended to"
     )]
     MissingHistory {
         /// The oldest position that the first query sees.

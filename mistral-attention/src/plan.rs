@@ -25,8 +25,10 @@ pub(crate) struct Plan {
     first_position: usize,
     /// Positions in the view, without sinks before a gap.
     held: Range<usize>,
-    /// Sinks that are seen, if not in the window.
-    sinks: usize,
+    /// The same with the sinks, if there is no gap before it.
+    reach: Range<usize>,
+    /// Sinks that are there, to be seen if they are not in the window.
+    sinks: Range<usize>,
 }
 
 impl Plan {
@@ -51,8 +53,25 @@ impl Plan {
             });
         }
         let held = kv.positions();
-        let sinks = config.sinks().min(kv.sinks());
+        let gap = kv.sinks() < held.start;
+        let reach = if kv.sinks() == held.end { 0..held.end } else { held.clone() };
+        let sinks = match alignment {
+            Alignment::Last => 0..config.sinks().min(kv.sinks()),
+            Alignment::PartFrom(_) if gap && kv.sinks() > 0 => {
+                return Err(AttentionError::PartWithGap {
+                    sinks: kv.sinks(),
+                    view_starts_at: held.start,
+                });
+            }
+            Alignment::PartFrom(_) => {
+                let end = config.sinks().min(reach.end);
+                reach.start.min(end)..end
+            }
+        };
         let first_position = match alignment {
+            Alignment::PartFrom(first) if first.checked_add(q_len).is_none() => {
+                return Err(AttentionError::PositionOverflow { first, queries: q_len });
+            }
             Alignment::PartFrom(first) => first,
             Alignment::Last if q_len > held.len() => {
                 return Err(AttentionError::TooManyQueries {
@@ -62,7 +81,7 @@ impl Plan {
             }
             Alignment::Last => held.end - q_len,
         };
-        let plan = Self { config: *config, q_len, first_position, held, sinks };
+        let plan = Self { config: *config, q_len, first_position, held, reach, sinks };
         if q_len > 0 && alignment == Alignment::Last {
             plan.check_history()?;
         }
@@ -72,16 +91,14 @@ impl Plan {
     fn check_history(&self) -> Result<(), AttentionError> {
         let window = self.config.window();
         let needed_from = window.first_visible(self.first_position);
-        if needed_from < self.held.start {
-            return Err(AttentionError::MissingHistory {
-                needed_from,
-                view_starts_at: self.held.start,
-            });
+        if needed_from < self.reach.start {
+            let view_starts_at = self.held.start;
+            return Err(AttentionError::MissingHistory { needed_from, view_starts_at });
         }
         let last = self.first_position + self.q_len - 1;
         let needed = self.config.sinks().min(window.first_visible(last));
-        if needed > self.sinks {
-            return Err(AttentionError::MissingSinks { needed, found: self.sinks });
+        if needed > self.sinks.end {
+            return Err(AttentionError::MissingSinks { needed, found: self.sinks.end });
         }
         Ok(())
     }
@@ -105,15 +122,16 @@ impl Plan {
     #[inline(always)]
     pub(crate) fn visible(&self, query: usize) -> Range<usize> {
         let seen = self.config.window().visible(self.first_position.saturating_add(query));
-        let start = seen.start.clamp(self.held.start, self.held.end);
-        start..seen.end.clamp(start, self.held.end)
+        let start = seen.start.clamp(self.reach.start, self.reach.end);
+        start..seen.end.clamp(start, self.reach.end)
     }
 
     /// The sinks that query `query` sees and that are not in its window.
     #[inline(always)]
     pub(crate) fn visible_sinks(&self, query: usize) -> Range<usize> {
         let position = self.first_position.saturating_add(query);
-        0..self.sinks.min(self.config.window().first_visible(position))
+        let end = self.sinks.end.min(self.config.window().first_visible(position));
+        self.sinks.start.min(end)..end
     }
 
     /// Whether query `query` sees no key at all, as may be where the view is part of a history.

@@ -20,10 +20,14 @@ impl Softmax {
     pub(super) const EMPTY: Self = Self { max: f32::MIN, sum: 0.0 };
 }
 
+/// From here on `tanh` is a quotient, below it a polynomial.
+const LARGE: f32 = 0.25;
+
 /// `scores[j] := cap * tanh(scores[j] / cap)` for the vectors that hold the `j` in `seen`.
 ///
-/// `tanh |x| = (1 - e^(-2|x|)) / (1 + e^(-2|x|))` in f32: the error is that of a number of the size
-/// of `cap`, as in a score of that size.
+/// `tanh |x| = (1 - e^(-2|x|)) / (1 + e^(-2|x|))` in f32, which loses what is small beside 1: there
+/// it is the first terms of its series, `x - x^3/3 + 2x^5/15 - 17x^7/315 + 62x^9/2835`, so that a
+/// cap far above all scores leaves them as they are.
 #[inline(always)]
 pub(super) fn soft_cap<S: Simd>(simd: S, scores: &mut [f32; BLOCK], seen: &Range<usize>, cap: f32) {
     let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
@@ -34,7 +38,18 @@ pub(super) fn soft_cap<S: Simd>(simd: S, scores: &mut [f32; BLOCK], seen: &Range
         let minus = simd.sub(zero, x);
         let magnitude = simd.max(x, minus);
         let e = simd::exp(simd, simd.mul(magnitude, simd.splat(-2.0)));
-        let tanh = simd.div(simd.sub(one, e), simd.add(one, e));
+        let quotient = simd.div(simd.sub(one, e), simd.add(one, e));
+        let square = simd.mul(magnitude, magnitude);
+        let mut series = simd.splat(62.0 / 2835.0);
+        for term in [-17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0] {
+            series = simd.mul_add(series, square, simd.splat(term));
+        }
+        let series = simd.mul_add(simd.mul(series, square), magnitude, magnitude);
+        // One of the two is 0.
+        let tanh = simd.add(
+            simd.zero_below(magnitude, simd.splat(LARGE), quotient),
+            simd.zero_below(simd.splat(LARGE.next_down()), magnitude, series),
+        );
         // One of the two is 0, and both are NaN if x is.
         let signed = simd.sub(simd.zero_below(x, zero, tanh), simd.zero_below(minus, zero, tanh));
         simd.store(simd.mul(signed, cap), vector);
