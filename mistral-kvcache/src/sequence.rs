@@ -59,9 +59,14 @@ impl<E: KvElement> Sequence<E> {
     pub(crate) fn new(id: SequenceId, config: &CacheConfig) -> Result<Self, CacheError> {
         expect_memory(config.sequence_bytes(E::FORMAT, 0)?)?;
         let heads = (config.n_kv_heads(), config.head_dim());
-        let layers = (0..config.n_layers())
-            .map(|layer| RingBuffer::new(heads, config.layer_size(layer)?))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut layers = Vec::new();
+        let bytes = config.n_layers().saturating_mul(size_of::<RingBuffer<E>>());
+        expect_memory(bytes)?;
+        let reserved = layers.try_reserve_exact(config.n_layers());
+        reserved.map_err(|_| CacheError::OutOfMemory { bytes })?;
+        for layer in 0..config.n_layers() {
+            layers.push(RingBuffer::new(heads, config.layer_size(layer)?)?);
+        }
         Ok(Self {
             id,
             progress: Progress {

@@ -10,6 +10,7 @@ use super::checksum::SummingWriter;
 use super::error::SnapshotError;
 use super::reader::SnapshotReader;
 use crate::config::CacheConfig;
+use crate::error::CacheError;
 
 /// The first bytes of every snapshot.
 const MAGIC: [u8; 8] = *b"MKVCACHE";
@@ -95,8 +96,13 @@ impl SnapshotHeader {
         fingerprint: [u8; 32],
         position: usize,
         tokens: &[u32],
-    ) -> Self {
-        Self {
+    ) -> Result<Self, CacheError> {
+        let mut windows = Vec::new();
+        let bytes = config.n_layers().saturating_mul(size_of::<u64>());
+        let reserved = windows.try_reserve_exact(config.n_layers());
+        reserved.map_err(|_| CacheError::OutOfMemory { bytes })?;
+        windows.extend(config.windows().map(|window| window.unwrap_or(0) as u64));
+        Ok(Self {
             fingerprint,
             format,
             n_layers: config.n_layers() as u64,
@@ -104,10 +110,10 @@ impl SnapshotHeader {
             head_dim: config.head_dim() as u64,
             rewind_slack: config.rewind_slack() as u64,
             sinks: config.sinks() as u64,
-            windows: config.windows().map(|window| window.unwrap_or(0) as u64).collect(),
+            windows,
             position: position as u64,
             tokens: tokens.to_vec(),
-        }
+        })
     }
 
     pub(super) fn write_to<W: Write>(

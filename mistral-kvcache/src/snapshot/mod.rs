@@ -76,7 +76,7 @@ impl<E: KvElement> RollingKvCache<E> {
         sequence.check_whole()?;
         let position = sequence.position();
         let mut writer = SummingWriter::new(writer);
-        SnapshotHeader::new(self.config(), E::FORMAT, fingerprint, position, tokens)
+        SnapshotHeader::new(self.config(), E::FORMAT, fingerprint, position, tokens)?
             .write_to(&mut writer)?;
         for layer in sequence.layers() {
             let held = layer.held();
@@ -119,7 +119,7 @@ impl<E: KvElement> RollingKvCache<E> {
     ) -> Result<(SequenceId, Vec<u32>), SnapshotError> {
         let mut reader = SnapshotReader::new(reader);
         let header = SnapshotHeader::read_from(&mut reader)?;
-        header.check(&SnapshotHeader::new(self.config(), E::FORMAT, fingerprint, 0, &[]))?;
+        header.check(&SnapshotHeader::new(self.config(), E::FORMAT, fingerprint, 0, &[])?)?;
         let position = usize::try_from(header.position)
             .map_err(|_| SnapshotError::TooLarge { field: "position", found: header.position })?;
 
