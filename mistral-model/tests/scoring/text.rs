@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use mistral_model::Tokenizer;
-use mistral_model::score::{TextReadError, TextTokens, TokenPair};
+use mistral_model::score::{Perplexity, Reading, TextReadError, TextTokens, TokenPair};
+use mistral_model::{Checkpoint, OpenOptions, Session, SessionOptions, Tokenizer, WeightFormat};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
@@ -169,4 +169,30 @@ fn a_continuation_keeps_only_the_tokens_that_the_context_does_not_have() {
     // The rest is scored after the context's own tokens.
     let pair = TokenPair::encode(&tokenizer, "Hel", "lo world").unwrap();
     assert_eq!((pair.context, pair.continuation), (encode("Hel"), vec![1526]));
+}
+
+#[test]
+fn fewer_bits_a_weight_cost_next_to_nothing_on_unseen_text() {
+    let text = fs::read_to_string(demo().join("corpus/valid.txt")).unwrap();
+    let text = &text[..text.floor_char_boundary(16_000)];
+    let tokens = Tokenizer::open(demo().join("model")).unwrap().encode(text).unwrap();
+    let bits = |format: WeightFormat| {
+        let options = OpenOptions::new().weights(format);
+        let model = Checkpoint::open_with(demo().join("model"), options).unwrap().load().unwrap();
+        let session = Session::new(&model, SessionOptions::default()).unwrap();
+        let mut perplexity = Perplexity::new(session, Reading::Stream).unwrap();
+        perplexity.push(&tokens).unwrap();
+        perplexity.finish().unwrap().bits_per_byte(text.len() as u64)
+    };
+    let full = bits(WeightFormat::BF16);
+    for (format, most) in [
+        (WeightFormat::Q8_0, 1.001),
+        (WeightFormat::Q6K, 1.002),
+        (WeightFormat::Q5K, 1.005),
+        (WeightFormat::Q4K, 1.01),
+        (WeightFormat::Q4_0, 1.02),
+    ] {
+        let share = bits(format) / full;
+        assert!((2.0 - most..most).contains(&share), "{format}: {share} of {full}");
+    }
 }
