@@ -19,7 +19,10 @@ pub use call::Call;
 pub use config::AttentionConfig;
 pub use error::AttentionError;
 pub use merge::merge;
-pub use mistral_core::kv::{Int8, KvElement, KvError, KvFormat, KvPage, KvSegment, KvView};
+pub use mistral_core::kv::{
+    HeadView, Int8, KvElement, KvError, KvFormat, KvPage, KvSegment, KvView, PAGE, PANEL,
+    UnknownKvFormat,
+};
 pub use mistral_core::simd::Level;
 pub use mistral_core::{DType, Element, half, ndarray};
 pub use scratch::Scratch;
