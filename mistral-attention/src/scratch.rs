@@ -4,9 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::kernel::Task;
 
-/// Working memory of attention, kept by the caller so that calls allocate nothing.
+/// Working memory of attention, kept by the caller so that calls from inside a thread pool allocate
+/// nothing. (Entering a pool from outside does, now and then.)
 ///
-/// It grows to what the largest call so far needed: a few hundred KB a thread at `head_dim` 128.
+/// It grows to what the largest call so far needed: a few hundred KB a thread at `head_dim` 128, and
+/// where few heads share out their blocks an output for each head and 128 keys.
 /// One may serve calls of any shape, and calls at the same time.
 ///
 /// ```

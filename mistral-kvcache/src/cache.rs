@@ -294,6 +294,33 @@ impl<E: KvElement> RollingKvCache<E> {
         Ok(Staged::new(ring, &self.chunk, Some(progress)))
     }
 
+    /// [`stage`](Self::stage), for callers who know where their chunk begins: keys were rotated for
+    /// the positions from `position` on, and would be wrong at any other.
+    ///
+    /// # Errors
+    ///
+    /// - [`CacheError::ChunkOutOfOrder`]: the sequence's next position is another.
+    ///
+    /// And as [`stage`](Self::stage).
+    ///
+    /// # Cost
+    ///
+    /// As [`stage`](Self::stage).
+    pub fn stage_at(
+        &mut self,
+        id: SequenceId,
+        layer: usize,
+        position: usize,
+        keys: ArrayView3<f32>,
+        values: ArrayView3<f32>,
+    ) -> Result<Staged<'_, E>, CacheError> {
+        let expected = self.position(id)?;
+        if position != expected {
+            return Err(CacheError::ChunkOutOfOrder { found: position, expected });
+        }
+        self.stage(id, layer, keys, values)
+    }
+
     /// Bytes of all keys and values: every sequence's, and the staging buffer. What forks share
     /// counts once.
     ///

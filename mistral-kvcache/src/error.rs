@@ -159,6 +159,14 @@ pub enum CacheError {
         /// Tokens that the sequence has.
         position: usize,
     },
+    /// A chunk that does not follow what is there.
+    #[error("the chunk begins at position {found}, expected {expected}: the sequence's next")]
+    ChunkOutOfOrder {
+        /// Position of its first token.
+        found: usize,
+        /// The sequence's next position.
+        expected: usize,
+    },
     /// A position that the sequence has not reached yet.
     #[error("position {found} lies ahead of position {position}, expected one already reached")]
     PositionAhead {

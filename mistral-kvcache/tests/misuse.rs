@@ -49,6 +49,13 @@ fn layers_out_of_order_and_unequal_chunks_are_refused() {
     let twice = refuse(&mut cache, 1, &five);
     assert_eq!(twice, CacheError::LayerOutOfOrder { expected: 2, found: 1 });
 
+    // A chunk that says where it belongs is refused anywhere else, in any layer.
+    for position in [4, 6] {
+        let error = cache.stage_at(id, 2, position, five.view(), five.view()).unwrap_err();
+        assert_eq!(error, CacheError::ChunkOutOfOrder { found: position, expected: 0 });
+    }
+    drop(cache.stage_at(id, 2, 0, five.view(), five.view()).unwrap());
+
     // Another sequence takes its turn in between and disturbs nothing.
     let other = cache.add_sequence().unwrap();
     cache.stage(other, 0, two.view(), two.view()).unwrap().commit();

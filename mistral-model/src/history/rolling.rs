@@ -43,7 +43,7 @@ impl<E: KvElement> SequenceCache for RollingSequence<'_, E> {
         }
         shared.rope.apply(q.view_mut(), angles)?;
         shared.rope.apply(k.view_mut(), angles)?;
-        let step = self.cache.stage(self.id, layer, k.view(), v)?;
+        let step = self.cache.stage_at(self.id, layer, start, k.view(), v)?;
         let kv = step.kv()?;
         match sinks {
             None => shared.attention.call(q.view(), &kv).scratch(&scratch.attention).run(out)?,
