@@ -181,6 +181,41 @@ fn counts_and_lengths_beyond_the_file_are_refused_before_anything_is_allocated()
 }
 
 #[test]
+fn lengths_that_no_header_has_are_refused_though_the_file_has_as_much() {
+    let folder = tempfile::tempdir().unwrap();
+    // A gigabyte, of which the disk holds a header.
+    let sparse = |bent: Bent| {
+        let path = folder.path().join("sparse.gguf");
+        fs::write(&path, bent.bytes(0)).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+        match Checkpoint::open(&path).unwrap_err() {
+            WeightsError::Gguf { source, .. } => source,
+            other => panic!("expected an error of the header, found {other:?}"),
+        }
+    };
+    let claim =
+        |bytes: u64| Bent { pairs: bytes.to_le_bytes().to_vec(), n_pairs: 1, ..Bent::default() };
+    let error = sparse(claim(900 << 20));
+    assert!(
+        matches!(error, GgufError::HeaderTooLong { what: "a key", needed, .. } if needed == 900 << 20)
+    );
+    let error = sparse(claim(1 << 16));
+    assert!(matches!(
+        error,
+        GgufError::NameTooLong { what: "a key", found: 65_536, limit: 65_535, .. }
+    ));
+    for (kind, what) in [(4u32, "an array of numbers"), (8, "an array of texts")] {
+        let value = [&kind.to_le_bytes()[..], &(100u64 << 20).to_le_bytes()].concat();
+        let error = sparse(Bent::default().pair("a", 9, &value));
+        assert!(
+            matches!(error, GgufError::HeaderTooLong { what: w, limit, .. } if w == what && limit == 64 << 20)
+        );
+    }
+    let many_pairs = sparse(Bent { n_pairs: 50 << 20, ..Bent::default() });
+    assert!(matches!(many_pairs, GgufError::HeaderTooLong { what: "the key/values", .. }));
+}
+
+#[test]
 fn values_that_cannot_be_are_refused_with_their_key() {
     let error = Bent::default().pair("a", 13, &[]).error(64);
     assert!(matches!(error, GgufError::ValueType { key, found: 13, .. } if key == "a"));
@@ -223,6 +258,17 @@ fn tensors_that_lie_are_refused_by_name() {
     );
     let both = one(&[4], 0, 8).tensor("u", &[40], 8, 32).error(64);
     assert!(matches!(both, GgufError::Several { problems } if problems.len() == 2));
+}
+
+#[test]
+fn of_many_problems_the_first_are_told_and_the_others_counted() {
+    let all =
+        (0..100).fold(Bent::default(), |bent, i| bent.tensor(&format!("t{i:02}"), &[4], 0, 8));
+    let error = all.error(64);
+    let text = error.to_string();
+    assert!(matches!(error, GgufError::Several { problems } if problems.len() == 100));
+    assert!(text.contains("t00") && text.contains("t31") && !text.contains("t32"), "{text}");
+    assert!(text.ends_with("and 68 more"), "{text}");
 }
 
 #[test]

@@ -64,7 +64,15 @@ impl ConfigError {
     }
 }
 
-/// One line for each problem.
+/// Problems that are told one by one: a file from a stranger may have millions.
+const LISTED: usize = 32;
+
+/// One line for each problem, up to a number that a person reads.
 pub(crate) fn list(problems: &[impl Display]) -> String {
-    problems.iter().map(|problem| format!("\n  - {problem}")).collect()
+    let (listed, others) = problems.split_at(problems.len().min(LISTED));
+    let mut lines: String = listed.iter().map(|problem| format!("\n  - {problem}")).collect();
+    if !others.is_empty() {
+        lines.push_str(&format!("\n  - and {} more", others.len()));
+    }
+    lines
 }

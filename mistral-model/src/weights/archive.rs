@@ -86,7 +86,9 @@ impl Archive<'static> {
         }
         file.read_exact(&mut prefix).map_err(|source| io_error(path, source))?;
         let length = header_length(prefix, len).map_err(|source| at(path, source))?;
-        let mut header = vec![0; length];
+        let mut header = Vec::new();
+        header.try_reserve_exact(length).map_err(|source| io_error(path, source.into()))?;
+        header.resize(length, 0);
         file.read_exact(&mut header).map_err(|source| io_error(path, source))?;
         Ok((file, header, len))
     }

@@ -84,6 +84,15 @@ fn all_wrong_entries_of_a_header_are_listed_at_once() {
 }
 
 #[test]
+fn of_many_wrong_entries_the_first_are_told_and_the_others_counted() {
+    let entry =
+        |i| (format!("t{i:02}"), json!({"dtype": "F33", "shape": [1], "data_offsets": [0, 4]}));
+    let text = archive_error(|file| file.header.extend((0..100).map(entry))).to_string();
+    assert!(text.contains("t31") && !text.contains("t32"), "{text}");
+    assert!(text.ends_with("and 68 more"), "{text}");
+}
+
+#[test]
 fn headers_that_are_none_are_refused() {
     let config = File::golden("v01").config.to_string();
     let open = |header: &[u8], length: u64| {

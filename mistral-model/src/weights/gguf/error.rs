@@ -33,7 +33,34 @@ pub enum GgufError {
         /// Length of the file.
         len: u64,
     },
-    /// The file cannot be read.
+    /// More than any header needs.
+    #[error(
+        "the header says that {what} at byte {offset} takes {needed} bytes, expected a header of at \
+         most {limit} in all"
+    )]
+    HeaderTooLong {
+        /// What is read there.
+        what: &'static str,
+        /// Where it begins.
+        offset: u64,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Most that is read.
+        limit: u64,
+    },
+    /// A key, or a tensor's name, beyond what the format allows.
+    #[error("{what} at byte {offset} has {found} bytes, expected at most {limit}")]
+    NameTooLong {
+        /// What is read there.
+        what: &'static str,
+        /// Where it begins.
+        offset: u64,
+        /// Bytes that it has.
+        found: u64,
+        /// Most that is read.
+        limit: u64,
+    },
+    /// The file cannot be read, or there is no memory for its header.
     #[error("the header cannot be read")]
     Read {
         /// Why.

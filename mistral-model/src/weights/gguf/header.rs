@@ -43,7 +43,7 @@ impl Header {
         let mut values = BTreeMap::new();
         for _ in 0..n_pairs {
             let offset = reader.offset();
-            let key = reader.string("a key")?;
+            let key = reader.name("a key")?;
             let value = Value::read(&mut reader, &key)?;
             if values.contains_key(&key) {
                 return Err(GgufError::DuplicateKey { key, offset });
@@ -93,7 +93,7 @@ struct Entry {
 
 impl Entry {
     fn read<R: Read>(reader: &mut Reader<R>) -> Result<(String, Self), GgufError> {
-        let tensor = reader.string("the name of a tensor")?;
+        let tensor = reader.name("the name of a tensor")?;
         let found = reader.u32("the dimensions of a tensor")?;
         if !(1..=4).contains(&found) {
             return Err(GgufError::Dimensions { tensor, found });

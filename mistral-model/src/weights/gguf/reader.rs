@@ -1,8 +1,13 @@
-//! Reads that never go beyond the file, and never allocate more than it has left.
+//! Reads that never go beyond the file, and never allocate more than a header may have.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use super::error::GgufError;
+
+/// Longest header that is read. That of a 7B model has less than 1 MB, most of it vocabulary.
+const LONGEST_HEADER: u64 = 64 << 20;
+/// Longest key or name of a tensor, as the format has it.
+const LONGEST_NAME: u64 = (1 << 16) - 1;
 
 /// A stream with a position and an end.
 pub(super) struct Reader<R> {
@@ -22,7 +27,8 @@ impl<R: Read> Reader<R> {
         self.offset
     }
 
-    /// Refuses `count` things of at least `each` bytes that the file has no room for.
+    /// Refuses `count` things of at least `each` bytes that the file has no room for, or that no
+    /// header has.
     pub(super) fn expect(
         &self,
         what: &'static str,
@@ -33,13 +39,22 @@ impl<R: Read> Reader<R> {
         let needed = count.saturating_mul(each);
         let fits = needed <= len - offset;
         let count = usize::try_from(count).ok().filter(|_| fits);
-        count.ok_or(GgufError::Truncated { what, offset, needed, len })
+        let count = count.ok_or(GgufError::Truncated { what, offset, needed, len })?;
+        let limit = LONGEST_HEADER;
+        if needed > limit.saturating_sub(offset) {
+            return Err(GgufError::HeaderTooLong { what, offset, needed, limit });
+        }
+        Ok(count)
     }
 
     /// The next `count` bytes.
     pub(super) fn bytes(&mut self, what: &'static str, count: u64) -> Result<Vec<u8>, GgufError> {
-        let mut bytes = vec![0; self.expect(what, count, 1)?];
-        self.source.read_exact(&mut bytes)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(self.expect(what, count, 1)?).map_err(io::Error::from)?;
+        self.source.by_ref().take(count).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != count {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
         self.offset += count;
         Ok(bytes)
     }
@@ -67,6 +82,21 @@ impl<R: Read> Reader<R> {
     /// A length and as many bytes of text.
     pub(super) fn string(&mut self, what: &'static str) -> Result<String, GgufError> {
         let count = self.u64(what)?;
+        self.text(what, count)
+    }
+
+    /// A string that is a key or the name of a tensor.
+    pub(super) fn name(&mut self, what: &'static str) -> Result<String, GgufError> {
+        let found = self.u64(what)?;
+        self.expect(what, found, 1)?;
+        if found > LONGEST_NAME {
+            let (offset, limit) = (self.offset, LONGEST_NAME);
+            return Err(GgufError::NameTooLong { what, offset, found, limit });
+        }
+        self.text(what, found)
+    }
+
+    fn text(&mut self, what: &'static str, count: u64) -> Result<String, GgufError> {
         let offset = self.offset;
         let bytes = self.bytes(what, count)?;
         String::from_utf8(bytes).map_err(|_| GgufError::NotUtf8 { offset })

@@ -1,6 +1,6 @@
 //! The values of a GGUF header.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use super::error::GgufError;
 use super::reader::Reader;
@@ -117,9 +117,12 @@ impl Value {
             (TEXT, _) => {
                 // A text has at least its length of 8 bytes.
                 let count = reader.expect("an array of texts", count, 8)?;
-                let (mut joined, mut ends) = (String::new(), Vec::with_capacity(count));
+                let (mut joined, mut ends) = (String::new(), Vec::new());
+                ends.try_reserve_exact(count).map_err(io::Error::from)?;
                 for _ in 0..count {
-                    joined.push_str(&reader.string("a text of an array")?);
+                    let text = reader.string("a text of an array")?;
+                    joined.try_reserve(text.len()).map_err(io::Error::from)?;
+                    joined.push_str(&text);
                     ends.push(joined.len());
                 }
                 Ok(Self::Texts { joined, ends })
