@@ -289,6 +289,16 @@ pub enum ArchiveError {
         /// Expected.
         expected: &'static str,
     },
+    /// Panels whose rows are in nobody knows which order.
+    #[error(
+        "the file holds panels and its rope_layout is {}, expected \"half_split\" or \
+         \"interleaved\": quantise the original weights again",
+        .found.as_ref().map_or("missing".to_owned(), |found| format!("{found:?}"))
+    )]
+    RopeLayout {
+        /// Found; `None` if the metadata says nothing.
+        found: Option<String>,
+    },
     /// More than one entry of the header is wrong.
     #[error("several tensors are wrong:{}", crate::config::list(.problems))]
     Several {

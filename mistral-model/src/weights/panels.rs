@@ -32,9 +32,12 @@ pub(super) fn mark(
     if version != VERSION {
         return vec![ArchiveError::PanelsVersion { found: version.clone(), expected: VERSION }];
     }
+    let mut problems = Vec::new();
+    if rope_layout(metadata).is_none() {
+        problems.push(ArchiveError::RopeLayout { found: metadata.get(ROPE_KEY).cloned() });
+    }
     let entries =
         metadata.iter().filter_map(|(key, value)| Some((key.strip_prefix(TENSOR_PREFIX)?, value)));
-    let mut problems = Vec::new();
     for (name, entry) in entries {
         let info = tensors.get_mut(name).filter(|info| info.stored == Stored::Other(Dtype::U8));
         let matrix = parse(entry);

@@ -133,13 +133,14 @@ fn panels_that_contradict_their_metadata_are_refused() {
         data: bytes[8 + length..].to_vec(),
     };
     assert!(file.open().is_ok());
+    let error = |bent: &File| match bent.open().unwrap_err() {
+        ModelError::Weights { source: WeightsError::Archive { source, .. } } => source,
+        other => panic!("expected an archive error, found {other:?}"),
+    };
     let bent = |key: &str, value: &str| {
         let mut bent = file.clone();
         bent.header["__metadata__"][key] = value.into();
-        match bent.open().unwrap_err() {
-            ModelError::Weights { source: WeightsError::Archive { source, .. } } => source,
-            other => panic!("expected an archive error, found {other:?}"),
-        }
+        error(&bent)
     };
     let up = format!("panels:{UP}");
     for entry in ["q4_0 128x64", "q9_0 128x64", "q8_0", "q8_0 128x64x1", "q8_0 0x64"] {
@@ -155,6 +156,12 @@ fn panels_that_contradict_their_metadata_are_refused() {
         ArchiveError::Panels { found: None, .. }
     ));
     assert!(matches!(bent("panels", "1"), ArchiveError::PanelsVersion { .. }));
+    // Rows of q and k in the wrong order would give a model that writes nonsense.
+    let unknown = bent("rope_layout", "halfsplit");
+    assert!(matches!(&unknown, ArchiveError::RopeLayout { found: Some(it) } if it == "halfsplit"));
+    let mut silent = file.clone();
+    silent.header["__metadata__"].as_object_mut().unwrap().remove("rope_layout");
+    assert!(matches!(error(&silent), ArchiveError::RopeLayout { found: None }));
 }
 
 #[test]
