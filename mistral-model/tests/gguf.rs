@@ -287,6 +287,28 @@ fn models_of_other_kinds_are_refused_with_everything_that_differs() {
     }
 }
 
+#[test]
+fn tokens_that_are_none_and_older_words_for_scaling_are_refused() {
+    let llama = || Bent::default().pair("general.architecture", 8, &Bent::text("llama"));
+    let bent = llama()
+        .pair("tokenizer.ggml.bos_token_id", 8, &Bent::text("<s>"))
+        .pair("tokenizer.ggml.eos_token_id", 10, &(1u64 << 32).to_le_bytes())
+        .pair("llama.rope.scale_linear", 6, &4f32.to_le_bytes());
+    let message = bent.error(0).to_string();
+    for part in [
+        "tokenizer.ggml.bos_token_id is \"<s>\"",
+        "tokenizer.ggml.eos_token_id is 4294967296",
+        "llama.rope.scale_linear is 4, expected 1",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let without_effect = llama().pair("llama.rope.scale_linear", 6, &1f32.to_le_bytes());
+    assert!(!without_effect.error(0).to_string().contains("scale_linear"));
+    let checkpoint = Checkpoint::open(golden("gguf/f32.gguf")).unwrap();
+    let config = checkpoint.config();
+    assert_eq!((config.bos_token, config.eos_tokens.as_slice()), (Some(1), &[2][..]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 

@@ -56,6 +56,14 @@ impl<'a> Keys<'a> {
         float
     }
 
+    /// The id of a token, if it is there; a problem if it is anything else.
+    fn token(&mut self, key: &str) -> Option<u32> {
+        token(self.values, key).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            None
+        })
+    }
+
     fn refuse(&mut self, key: &str, value: &Value, expected: &'static str) {
         let (key, found) = (self.full(key), value.describe());
         self.problems.push(GgufError::Value { key, found, expected });
@@ -74,10 +82,22 @@ impl<'a> Keys<'a> {
         if let Some(value) = self.get("rope.scaling.type").filter(|v| v.text() != Some("none")) {
             self.refuse("rope.scaling.type", value, "\"none\"");
         }
-        if let Some(value) = self.get("rope.scaling.factor").filter(|v| v.float() != Some(1.0)) {
-            self.refuse("rope.scaling.factor", value, "1");
+        // The second is what older converters wrote.
+        for key in ["rope.scaling.factor", "rope.scale_linear"] {
+            if let Some(value) = self.get(key).filter(|v| v.float() != Some(1.0)) {
+                self.refuse(key, value, "1");
+            }
         }
     }
+}
+
+/// The id that a key of the tokenizer names, if the key is there.
+fn token(values: &BTreeMap<String, Value>, key: &str) -> Result<Option<u32>, GgufError> {
+    let key = format!("tokenizer.ggml.{key}");
+    let Some(value) = values.get(&key) else { return Ok(None) };
+    let id = value.unsigned().and_then(|id| u32::try_from(id).ok());
+    let expected = "the id of a token, a whole number below 2^32";
+    id.map(Some).ok_or_else(|| GgufError::Value { key, found: value.describe(), expected })
 }
 
 /// The configuration. The window is `None` where the file says nothing of it.
@@ -103,10 +123,6 @@ pub(in crate::weights) fn config(header: &Header) -> Result<(Config, Option<Wind
     let embedding = header.tensors.get("token_embd.weight").and_then(|info| info.shape.first());
     let vocab_size = keys.size("vocab_size").or(embedding.copied()).or(tokens);
     let window = keys.size("attention.sliding_window");
-    let token = |key: &str| {
-        let id = values.get(&format!("tokenizer.ggml.{key}")).and_then(Value::unsigned);
-        id.and_then(|id| u32::try_from(id).ok())
-    };
     let config = Config {
         dim,
         n_layers: keys.need("block_count"),
@@ -130,8 +146,8 @@ pub(in crate::weights) fn config(header: &Header) -> Result<(Config, Option<Wind
         layer_windows: Vec::new(),
         context_len: keys.need("context_length"),
         tied_embeddings: !header.tensors.contains_key("output.weight"),
-        bos_token: token("bos_token_id"),
-        eos_tokens: token("eos_token_id").into_iter().collect(),
+        bos_token: keys.token("bos_token_id"),
+        eos_tokens: keys.token("eos_token_id").into_iter().collect(),
     };
     GgufError::all(keys.problems)?;
     // A size of 0 says that there is none.
@@ -181,10 +197,9 @@ pub(crate) fn pieces(header: &Header) -> Result<crate::tokenizer::SentencePieces
         Some(Value::Bool(flag)) => *flag,
         _ => default,
     };
-    let bos = header.values.get(&key("bos_token_id")).and_then(Value::unsigned);
     Ok(SentencePieces {
         pieces,
-        bos: bos.and_then(|id| u32::try_from(id).ok()),
+        bos: token(&header.values, "bos_token_id")?,
         space_before_text: flag("add_space_prefix", true),
     })
 }
