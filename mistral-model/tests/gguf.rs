@@ -309,6 +309,23 @@ fn tokens_that_are_none_and_older_words_for_scaling_are_refused() {
     assert_eq!((config.bos_token, config.eos_tokens.as_slice()), (Some(1), &[2][..]));
 }
 
+#[test]
+fn a_type_that_is_not_read_is_answered_with_ggmls_names_of_those_that_are() {
+    let mut bytes = fs::read(golden("gguf/f32.gguf")).unwrap();
+    let name = b"blk.0.attn_q.weight";
+    let at = bytes.windows(name.len()).position(|part| part == name).unwrap();
+    // Behind the name: two dimensions, their sizes, the type.
+    bytes[at + name.len() + 4 + 16] = 3;
+    let error = match open(&bytes).unwrap_err() {
+        ModelError::Weights { source } => source.to_string(),
+        other => panic!("{other:?}"),
+    };
+    for part in ["ggml type 3", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_K", "Q4_0"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!error.contains("I8"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 

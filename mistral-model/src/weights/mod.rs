@@ -308,7 +308,7 @@ impl<'a> Checkpoint<'a> {
                 None => problems.push(TensorProblem::Missing { tensor: wanted.name }),
                 Some(index) => {
                     let contents = archives[index].tensors();
-                    problems.extend(problem_of(&wanted, contents, options.formats));
+                    problems.extend(problem_of(&wanted, contents, naming, options.formats));
                     homes.remove(scale_name(&wanted.name).as_str());
                     tensors.push((wanted, index));
                 }

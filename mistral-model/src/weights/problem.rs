@@ -7,7 +7,7 @@ use mistral_core::WeightFormat;
 use super::GROUP;
 use super::error::TensorProblem;
 use super::formats::WeightFormats;
-use super::names::Expected;
+use super::names::{Expected, Naming};
 use super::tensor::{Stored, TensorInfo};
 
 /// Where the scales of an 8-bit matrix are found.
@@ -15,10 +15,19 @@ pub(super) fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
 
+/// The types that a matrix may have in files of a kind, by the names that are used there.
+fn matrix_types(naming: Naming) -> &'static str {
+    match naming {
+        Naming::Gguf => "F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_0, Q4_K or Q4_0",
+        Naming::HuggingFace | Naming::Mistral => "F32, F16, BF16, or I8 with scales",
+    }
+}
+
 /// What is wrong with a tensor that is there.
 pub(super) fn problem_of(
     wanted: &Expected,
     contents: &BTreeMap<String, TensorInfo>,
+    naming: Naming,
     formats: Option<WeightFormats>,
 ) -> Option<TensorProblem> {
     let info = contents.get(&wanted.name)?;
@@ -53,7 +62,7 @@ pub(super) fn problem_of(
                 Some(scale) => shape(name, scale, &[rows, cols / GROUP]),
             }
         }
-        _ => wrong_type(tensor.clone(), info, "F32, F16, BF16, or I8 with scales"),
+        _ => wrong_type(tensor.clone(), info, matrix_types(naming)),
     };
     problem.or_else(|| {
         let format = formats?.of(wanted.field);
