@@ -272,6 +272,22 @@ fn of_many_problems_the_first_are_told_and_the_others_counted() {
 }
 
 #[test]
+fn bytes_behind_the_last_tensor_are_refused_but_for_its_padding() {
+    // 20 bytes, and 12 that lead to the next border.
+    let one = Bent::default().tensor("t", &[5], 0, 0);
+    let header = one.bytes(0).len() as u64;
+    let trailing = GgufError::TrailingBytes { found: header + 33, expected: header + 32 };
+    assert_eq!(one.error(33).to_string(), trailing.to_string());
+    for data in 20..=32 {
+        assert!(matches!(one.error(data), GgufError::MissingKey { .. }), "{data}");
+    }
+    assert!(matches!(Bent::default().error(1), GgufError::TrailingBytes { .. }));
+    // A type of unknown size may have all there is.
+    let unknown = Bent::default().tensor("t", &[5], 3, 0);
+    assert!(matches!(unknown.error(1000), GgufError::MissingKey { .. }));
+}
+
+#[test]
 fn models_of_other_kinds_are_refused_with_everything_that_differs() {
     let empty = Bent::default().error(0);
     assert!(matches!(empty, GgufError::MissingKey { key } if key == "general.architecture"));

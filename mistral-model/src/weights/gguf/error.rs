@@ -180,6 +180,17 @@ pub enum GgufError {
         /// Where it begins.
         offset: u64,
     },
+    /// Bytes that belong to no tensor.
+    #[error(
+        "the file has {found} bytes, expected at most {expected}, where the last tensor and its \
+         padding end"
+    )]
+    TrailingBytes {
+        /// Found.
+        found: u64,
+        /// Expected.
+        expected: u64,
+    },
     /// A key that is needed.
     #[error("{key} is missing")]
     MissingKey {

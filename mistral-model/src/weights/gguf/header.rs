@@ -82,6 +82,22 @@ struct Data {
     len: u64,
 }
 
+impl Data {
+    /// Refuses bytes behind the last tensor, which writers pad to a border. Where a size cannot be
+    /// told, neither can the end.
+    fn ends_with(self, tensors: &BTreeMap<String, TensorInfo>) -> Result<(), GgufError> {
+        if tensors.values().any(|info| matches!(info.stored, Stored::Ggml(_))) {
+            return Ok(());
+        }
+        let end = tensors.values().map(|info| info.offset + info.bytes).max();
+        let expected = end.unwrap_or(self.start).next_multiple_of(self.alignment);
+        if self.len <= expected {
+            return Ok(());
+        }
+        Err(GgufError::TrailingBytes { found: self.len, expected })
+    }
+}
+
 /// A tensor as the table describes it.
 struct Entry {
     /// Sizes, outermost first.
@@ -134,6 +150,7 @@ impl Entry {
             }
         }
         GgufError::all(problems)?;
+        data.ends_with(&tensors)?;
         Ok(tensors)
     }
 
