@@ -84,6 +84,20 @@ fn weights_are_rounded_on_the_way_in_and_written_in_the_kernels_layout() {
     assert_eq!(logits(&written), logits(&direct));
 }
 
+#[cfg(feature = "mmap")]
+#[test]
+fn a_mapped_file_gives_the_bits_of_one_that_is_read() {
+    let bits =
+        |model: &Transformer| logits(model).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    for name in ["gguf/f32.gguf", "gguf/mixed-no-window.gguf"] {
+        let load = |options| Checkpoint::open_with(golden(name), options).unwrap().load().unwrap();
+        for options in [OpenOptions::new(), OpenOptions::new().weights(WeightFormat::Q8_0)] {
+            let (read, mapped) = (load(options), load(options.mmap(true)));
+            assert_eq!(bits(&mapped), bits(&read), "{name} {options:?}");
+        }
+    }
+}
+
 #[test]
 fn a_folder_with_one_gguf_file_is_that_model() {
     let folder = tempfile::tempdir().unwrap();
