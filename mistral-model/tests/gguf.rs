@@ -275,6 +275,17 @@ fn tensors_that_lie_are_refused_by_name() {
 }
 
 #[test]
+fn names_are_told_so_that_no_terminal_obeys_them_and_nobody_scrolls() {
+    let name = format!("\u{1b}[2J\n{}", "x".repeat(50_000));
+    let tensor = Bent::default().tensor(&name, &[4], 0, 8).error(64);
+    let key = Bent::default().pair(&name, 13, &[]).error(64);
+    for text in [tensor.to_string(), key.to_string()] {
+        assert!(!text.contains(char::is_control) && text.contains("\\u{1b}[2J\\n"), "{text}");
+        assert!(text.chars().count() < 300, "{text}");
+    }
+}
+
+#[test]
 fn of_many_problems_the_first_are_told_and_the_others_counted() {
     let all =
         (0..100).fold(Bent::default(), |bent, i| bent.tensor(&format!("t{i:02}"), &[4], 0, 8));

@@ -7,6 +7,7 @@ use mistral_core::{MatrixError, OpError, WeightFormat};
 use safetensors::Dtype;
 
 use super::gguf::GgufError;
+use super::shown::Shown;
 use super::tensor::Stored;
 use crate::config::ConfigError;
 
@@ -59,7 +60,10 @@ pub enum WeightsError {
         source: serde_json::Error,
     },
     /// An index that points elsewhere.
-    #[error("{} names {file:?}, expected the plain name of a file beside it", .path.display())]
+    #[error(
+        "{} names \"{}\", expected the plain name of a file beside it",
+        .path.display(), Shown(.file)
+    )]
     IndexEscapes {
         /// The index.
         path: PathBuf,
@@ -95,7 +99,7 @@ pub enum WeightsError {
         source: io::Error,
     },
     /// A sum that cannot be computed.
-    #[error("{tensor} cannot be merged with an adapter")]
+    #[error("{} cannot be merged with an adapter", Shown(.tensor))]
     Merge {
         /// The tensor.
         tensor: String,
@@ -103,7 +107,7 @@ pub enum WeightsError {
         source: OpError,
     },
     /// No memory, or no elements.
-    #[error("{tensor} cannot be loaded")]
+    #[error("{} cannot be loaded", Shown(.tensor))]
     Matrix {
         /// The tensor.
         tensor: String,
@@ -117,13 +121,13 @@ pub enum WeightsError {
 #[non_exhaustive]
 pub enum TensorProblem {
     /// Not there.
-    #[error("{tensor} is missing")]
+    #[error("{} is missing", Shown(.tensor))]
     Missing {
         /// The tensor.
         tensor: String,
     },
     /// There, and not asked for.
-    #[error("{tensor} in {} belongs to no part of the model", .path.display())]
+    #[error("{} in {} belongs to no part of the model", Shown(.tensor), .path.display())]
     Unexpected {
         /// The tensor.
         tensor: String,
@@ -131,7 +135,7 @@ pub enum TensorProblem {
         path: PathBuf,
     },
     /// In two files.
-    #[error("{tensor} is in {} and again in {}", .first.display(), .second.display())]
+    #[error("{} is in {} and again in {}", Shown(.tensor), .first.display(), .second.display())]
     Repeated {
         /// The tensor.
         tensor: String,
@@ -141,7 +145,7 @@ pub enum TensorProblem {
         second: PathBuf,
     },
     /// Not in the file that the index names.
-    #[error("{tensor} is not in {file}, where the index puts it")]
+    #[error("{} is not in {}, where the index puts it", Shown(.tensor), Shown(.file))]
     NotWhereIndexed {
         /// The tensor.
         tensor: String,
@@ -149,7 +153,7 @@ pub enum TensorProblem {
         file: String,
     },
     /// Of another shape.
-    #[error("{tensor} at byte {offset} has shape {found:?}, expected {expected:?}")]
+    #[error("{} at byte {offset} has shape {found:?}, expected {expected:?}", Shown(.tensor))]
     Shape {
         /// The tensor.
         tensor: String,
@@ -161,7 +165,7 @@ pub enum TensorProblem {
         expected: Vec<usize>,
     },
     /// Of a type that is no weight's.
-    #[error("{tensor} at byte {offset} has type {found}, expected {expected}")]
+    #[error("{} at byte {offset} has type {found}, expected {expected}", Shown(.tensor))]
     Type {
         /// The tensor.
         tensor: String,
@@ -174,8 +178,9 @@ pub enum TensorProblem {
     },
     /// Rows that the format asked for cannot hold.
     #[error(
-        "{tensor} at byte {offset} has rows of {cols} weights, expected a multiple of {block} for \
-         {format}"
+        "{} at byte {offset} has rows of {cols} weights, expected a multiple of {block} for \
+         {format}",
+        Shown(.tensor)
     )]
     Columns {
         /// The tensor.
@@ -225,13 +230,13 @@ pub enum ArchiveError {
         source: serde_json::Error,
     },
     /// The same name twice.
-    #[error("{tensor} is there twice")]
+    #[error("{} is there twice", Shown(.tensor))]
     Duplicate {
         /// The tensor.
         tensor: String,
     },
     /// A type that the format does not know.
-    #[error("{tensor} has unknown type {found:?}")]
+    #[error("{} has unknown type \"{}\"", Shown(.tensor), Shown(.found))]
     UnknownDType {
         /// The tensor.
         tensor: String,
@@ -239,7 +244,7 @@ pub enum ArchiveError {
         found: String,
     },
     /// Offsets that no bytes belong to.
-    #[error("{tensor} lies at {begin}..{end} of the data, expected inside 0..{data}")]
+    #[error("{} lies at {begin}..{end} of the data, expected inside 0..{data}", Shown(.tensor))]
     OutsideFile {
         /// The tensor.
         tensor: String,
@@ -251,7 +256,10 @@ pub enum ArchiveError {
         data: u64,
     },
     /// Not as many bytes as its shape needs.
-    #[error("{tensor} at byte {offset} has {found} bytes, expected those of {shape:?} {dtype:?}")]
+    #[error(
+        "{} at byte {offset} has {found} bytes, expected those of {shape:?} {dtype:?}",
+        Shown(.tensor)
+    )]
     SizeMismatch {
         /// The tensor.
         tensor: String,
@@ -266,8 +274,10 @@ pub enum ArchiveError {
     },
     /// Metadata that does not fit its tensor.
     #[error(
-        "{tensor} is said to hold panels {entry:?} and has {} bytes, expected FORMAT ROWSxCOLS and \
+        "{} is said to hold panels \"{}\" and has {} bytes, expected FORMAT ROWSxCOLS and \
          the bytes of that in a tensor of type U8",
+        Shown(.tensor),
+        Shown(.entry),
         .found.map_or("no".to_owned(), |found| found.to_string())
     )]
     Panels {
@@ -280,8 +290,9 @@ pub enum ArchiveError {
     },
     /// A layout that is not read any more, or not yet.
     #[error(
-        "the file holds panels of layout version {found:?}, expected {expected:?}: quantise the \
-         original weights again"
+        "the file holds panels of layout version \"{}\", expected {expected:?}: quantise the \
+         original weights again",
+        Shown(.found)
     )]
     PanelsVersion {
         /// Found.
@@ -293,7 +304,7 @@ pub enum ArchiveError {
     #[error(
         "the file holds panels and its rope_layout is {}, expected \"half_split\" or \
          \"interleaved\": quantise the original weights again",
-        .found.as_ref().map_or("missing".to_owned(), |found| format!("{found:?}"))
+        .found.as_ref().map_or("missing".to_owned(), |found| format!("\"{}\"", Shown(found)))
     )]
     RopeLayout {
         /// Found; `None` if the metadata says nothing.
@@ -306,7 +317,10 @@ pub enum ArchiveError {
         problems: Vec<ArchiveError>,
     },
     /// A gap, or an overlap with the tensor before.
-    #[error("{tensor} starts at byte {found}, expected {expected}, where the one before ends")]
+    #[error(
+        "{} starts at byte {found}, expected {expected}, where the one before ends",
+        Shown(.tensor)
+    )]
     NotConsecutive {
         /// The tensor.
         tensor: String,

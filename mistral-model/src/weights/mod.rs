@@ -19,6 +19,7 @@ mod options;
 mod panels;
 mod problem;
 mod save;
+pub(crate) mod shown;
 mod tensor;
 mod warning;
 
@@ -369,7 +370,8 @@ fn open_shards(
     let mut archives = BTreeMap::new();
     for file in files {
         let mut parts = Path::new(file).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        if !plain || file.contains(char::is_control) {
             return Err(WeightsError::IndexEscapes { path, file: file.clone() });
         }
         archives.insert(file.as_str(), Archive::open(&folder.join(file), options)?);

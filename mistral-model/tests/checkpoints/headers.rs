@@ -84,6 +84,14 @@ fn all_wrong_entries_of_a_header_are_listed_at_once() {
 }
 
 #[test]
+fn words_are_told_so_that_no_terminal_obeys_them_and_nobody_scrolls() {
+    let word = format!("\u{1b}[2J\n{}", "x".repeat(50_000));
+    let text = archive_error(|file| file.add(&word, &word, &[1], &[0; 4])).to_string();
+    assert!(!text.contains(char::is_control) && text.contains("\\u{1b}[2J\\n"), "{text}");
+    assert!(text.chars().count() < 400, "{text}");
+}
+
+#[test]
 fn of_many_wrong_entries_the_first_are_told_and_the_others_counted() {
     let entry =
         |i| (format!("t{i:02}"), json!({"dtype": "F33", "shape": [1], "data_offsets": [0, 4]}));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::{ConfigError, ConfigProblem};
+use crate::weights::shown::Shown;
 use crate::weights::{TensorProblem, WeightsError};
 
 /// An adapter that cannot be read, or not be used where it was.
@@ -94,13 +95,13 @@ pub enum AdapterProblem {
     #[error(transparent)]
     Tensor(#[from] TensorProblem),
     /// A tensor of a module that the configuration does not name.
-    #[error("{tensor} is there, and target_modules does not name its module")]
+    #[error("{} is there, and target_modules does not name its module", Shown(.tensor))]
     NotTargeted {
         /// The tensor.
         tensor: String,
     },
     /// A weight that is none.
-    #[error("{tensor} has NaN or infinity at [{row}, {col}]")]
+    #[error("{} has NaN or infinity at [{row}, {col}]", Shown(.tensor))]
     NotFinite {
         /// The tensor.
         tensor: String,

@@ -2,6 +2,8 @@
 
 use mistral_core::WeightFormat;
 
+use crate::weights::shown::Shown;
+
 /// A GGUF file whose header cannot be trusted, or that holds another kind of model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,7 +76,7 @@ pub enum GgufError {
         offset: u64,
     },
     /// A type of value that the format does not have.
-    #[error("the value of {key} at byte {offset} has type {found}, expected 0 to 12")]
+    #[error("the value of {} at byte {offset} has type {found}, expected 0 to 12", Shown(.key))]
     ValueType {
         /// The key.
         key: String,
@@ -84,7 +86,7 @@ pub enum GgufError {
         offset: u64,
     },
     /// Arrays in arrays, which no model has.
-    #[error("the value of {key} at byte {offset} is an array of arrays")]
+    #[error("the value of {} at byte {offset} is an array of arrays", Shown(.key))]
     NestedArray {
         /// The key.
         key: String,
@@ -92,7 +94,7 @@ pub enum GgufError {
         offset: u64,
     },
     /// The same key twice.
-    #[error("{key} is there twice, again at byte {offset}")]
+    #[error("{} is there twice, again at byte {offset}", Shown(.key))]
     DuplicateKey {
         /// The key.
         key: String,
@@ -100,7 +102,7 @@ pub enum GgufError {
         offset: u64,
     },
     /// The same tensor twice.
-    #[error("tensor {tensor} is there twice, again at byte {offset} of the header")]
+    #[error("tensor {} is there twice, again at byte {offset} of the header", Shown(.tensor))]
     DuplicateTensor {
         /// The tensor.
         tensor: String,
@@ -114,7 +116,7 @@ pub enum GgufError {
         found: u64,
     },
     /// More dimensions than tensors have.
-    #[error("tensor {tensor} has {found} dimensions, expected 1 to 4")]
+    #[error("tensor {} has {found} dimensions, expected 1 to 4", Shown(.tensor))]
     Dimensions {
         /// The tensor.
         tensor: String,
@@ -122,7 +124,7 @@ pub enum GgufError {
         found: u32,
     },
     /// Sizes whose product is beyond any memory.
-    #[error("tensor {tensor} has the impossible shape {shape:?}")]
+    #[error("tensor {} has the impossible shape {shape:?}", Shown(.tensor))]
     Shape {
         /// The tensor.
         tensor: String,
@@ -131,8 +133,9 @@ pub enum GgufError {
     },
     /// Rows that are no whole number of blocks.
     #[error(
-        "tensor {tensor} at byte {offset} has rows of {cols} weights, expected a multiple of \
-         {block} for {format}"
+        "tensor {} at byte {offset} has rows of {cols} weights, expected a multiple of \
+         {block} for {format}",
+        Shown(.tensor)
     )]
     Columns {
         /// The tensor.
@@ -148,7 +151,8 @@ pub enum GgufError {
     },
     /// A tensor that does not begin on a border.
     #[error(
-        "tensor {tensor} begins at byte {offset} of the data, expected a multiple of {alignment}"
+        "tensor {} begins at byte {offset} of the data, expected a multiple of {alignment}",
+        Shown(.tensor)
     )]
     Misaligned {
         /// The tensor.
@@ -159,7 +163,10 @@ pub enum GgufError {
         alignment: u64,
     },
     /// A tensor that lies beyond the end.
-    #[error("tensor {tensor} lies at bytes {offset} to {end}, expected inside a file of {len}")]
+    #[error(
+        "tensor {} lies at bytes {offset} to {end}, expected inside a file of {len}",
+        Shown(.tensor)
+    )]
     OutsideFile {
         /// The tensor.
         tensor: String,
@@ -171,7 +178,7 @@ pub enum GgufError {
         len: u64,
     },
     /// Two tensors that share bytes.
-    #[error("tensors {first} and {second} overlap at byte {offset}")]
+    #[error("tensors {} and {} overlap at byte {offset}", Shown(.first), Shown(.second))]
     Overlap {
         /// The one before.
         first: String,
@@ -192,13 +199,13 @@ pub enum GgufError {
         expected: u64,
     },
     /// A key that is needed.
-    #[error("{key} is missing")]
+    #[error("{} is missing", Shown(.key))]
     MissingKey {
         /// The key.
         key: String,
     },
     /// A value of another kind.
-    #[error("{key} is {found}, expected {expected}")]
+    #[error("{} is {found}, expected {expected}", Shown(.key))]
     Value {
         /// The key.
         key: String,
