@@ -44,6 +44,19 @@ pub enum MatrixError {
         /// The format.
         format: WeightFormat,
     },
+    /// A finite weight that would become infinite.
+    #[error(
+        "the weight in row {row}, column {col} is too large for {format}, which would make it \
+         infinite: choose a format of wider range, such as f32"
+    )]
+    TooLarge {
+        /// Row (output).
+        row: usize,
+        /// Column (input).
+        col: usize,
+        /// The format.
+        format: WeightFormat,
+    },
     /// Bytes that are not the panels of a matrix.
     #[error("{found} bytes for the panels of {rows} x {cols} in {format}, expected {expected}")]
     Panels {

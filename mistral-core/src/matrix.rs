@@ -75,7 +75,8 @@ impl Matrix {
     ///
     /// - [`MatrixError::NoElements`]: a dimension is 0.
     /// - [`MatrixError::Columns`]: rows are no whole blocks of the format.
-    /// - [`MatrixError::NotFinite`]: a weight that blocks cannot hold.
+    /// - [`MatrixError::NotFinite`]: NaN or infinity, which blocks cannot hold; floats can.
+    /// - [`MatrixError::TooLarge`]: a finite weight that f16 or bf16 would round to infinity.
     /// - [`MatrixError::OutOfMemory`].
     /// - Whatever `fill` returns.
     pub fn from_rows<Err: From<MatrixError>>(
@@ -91,11 +92,7 @@ impl Matrix {
             zeroed(&mut weights, range.len() * cols).ok_or_else(|| no_memory.clone())?;
             for (r, row) in range.zip(weights.chunks_exact_mut(cols)) {
                 fill(r, row)?;
-                if format.block() > 1
-                    && let Some(col) = row.iter().position(|weight| !weight.is_finite())
-                {
-                    return Err(MatrixError::NotFinite { row: r, col, format }.into());
-                }
+                check(r, row, format)?;
             }
             encode(format, cols, Rows::Floats(&weights), panels);
             Ok(())
@@ -276,6 +273,29 @@ fn sizes(rows: usize, cols: usize, format: WeightFormat) -> Result<Sizes, Matrix
         .filter(|bytes| isize::try_from(*bytes).is_ok());
     let (row, panels) = row.zip(panels).ok_or(MatrixError::OutOfMemory { rows, cols, format })?;
     Ok(Sizes { panels, row })
+}
+
+/// Refuses weights of row `r` that a format cannot hold.
+fn check(r: usize, row: &[f32], format: WeightFormat) -> Result<(), MatrixError> {
+    // Bits of a number without its sign rise with its size.
+    let size = |weight: &f32| weight.to_bits() & !(1 << 31);
+    let infinity = f32::INFINITY.to_bits();
+    let refused = match format {
+        WeightFormat::F32 => return Ok(()),
+        // From half a step above the largest number on, the nearest is infinity.
+        WeightFormat::F16 => 65_520f32.to_bits()..infinity,
+        WeightFormat::BF16 => 0x7f7f_8000..infinity,
+        _ => infinity..1 << 31,
+    };
+    // Without an early end, so that it is done in vectors.
+    if !row.iter().fold(false, |any, weight| any | refused.contains(&size(weight))) {
+        return Ok(());
+    }
+    let col = row.iter().position(|weight| refused.contains(&size(weight))).unwrap_or_default();
+    Err(match format.block() {
+        1 => MatrixError::TooLarge { row: r, col, format },
+        _ => MatrixError::NotFinite { row: r, col, format },
+    })
 }
 
 /// Makes `values` as many zeros; `None` if there is no memory.

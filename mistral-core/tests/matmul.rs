@@ -335,6 +335,37 @@ fn matrices_that_a_format_cannot_hold_are_refused() {
 }
 
 #[test]
+fn a_finite_weight_never_becomes_infinite() {
+    let largest = f32::from_bits(0x7f7f_7fff);
+    for (dtype, held, too_large) in
+        [(DType::F16, 65519.0, 65520.0), (DType::BF16, largest, f32::from_bits(0x7f7f_8000))]
+    {
+        let rounded = |weight: f32| {
+            Matrix::from_rows(20, 3, dtype, |r, row| {
+                row.fill(1.0);
+                if r == 17 {
+                    row[2] = weight;
+                }
+                Ok::<(), MatrixError>(())
+            })
+        };
+        for sign in [1.0, -1.0] {
+            let mut row = [0.0; 3];
+            rounded(sign * held).unwrap().row(17, &mut row).unwrap();
+            assert!(row[2].is_finite() && row[2] * sign > 0.99 * held, "{dtype}: {}", row[2]);
+            for weight in [too_large, f32::MAX] {
+                let format = dtype.into();
+                let error = MatrixError::TooLarge { row: 17, col: 2, format };
+                assert_eq!(rounded(sign * weight).unwrap_err(), error, "{weight}");
+            }
+            // What is infinite already stays so.
+            rounded(sign * f32::INFINITY).unwrap().row(17, &mut row).unwrap();
+            assert_eq!(row[2], sign * f32::INFINITY);
+        }
+    }
+}
+
+#[test]
 fn shared_panels_must_be_those_of_the_matrix_and_aligned() {
     let matrix = stored(&array(20, 64, 3), WeightFormat::Q8_0);
     let mut bytes = vec![0; matrix.bytes() + 64];
