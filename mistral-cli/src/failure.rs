@@ -8,7 +8,7 @@ use mistral_model::chat::{ChatError, ConversationError, ModerationError};
 use mistral_model::generate::{ConstraintError, SamplerError, StopError, TextError};
 use mistral_model::score::{RequestError, ScoreError, TextReadError};
 use mistral_model::tokenizer::TokenizerError;
-use mistral_model::{ConfigError, ModelError, WeightFormat, WeightsError};
+use mistral_model::{ConfigError, MatrixError, ModelError, WeightFormat, WeightsError};
 use rustyline::error::ReadlineError;
 
 use crate::requests::NotARequest;
@@ -150,6 +150,13 @@ impl Failure {
 /// What a person gave us is wrong, or else it did not work out for lack of memory.
 fn model_exit_code(error: &ModelError) -> u8 {
     match error {
+        ModelError::Weights {
+            source:
+                WeightsError::Matrix {
+                    source: MatrixError::NotFinite { .. } | MatrixError::TooLarge { .. },
+                    ..
+                },
+        } => BAD_INPUT,
         ModelError::Weights {
             source: WeightsError::Matrix { .. } | WeightsError::Write { .. },
         } => FAILED,

@@ -6,7 +6,7 @@ use std::path::Path;
 use mistral_model::{Checkpoint, OpenOptions, WeightFormat};
 use serde_json::Value;
 
-use super::program::{arg, demo, golden, mistral};
+use super::program::{arg, copy_of, demo, golden, mistral};
 
 const PROMPT: [&str; 5] = ["Once upon a time", "--temperature", "0", "--max-tokens", "20"];
 
@@ -89,4 +89,32 @@ fn a_format_that_does_not_fit_names_every_tensor_and_leaves_nothing_behind() {
     let unknown = mistral(&["quantize", arg(&model), arg(&out), "--weights", "q3_k"]);
     assert_eq!(unknown.code, Some(2));
     assert!(unknown.stderr.contains("q8_0, q6_k"), "{}", unknown.stderr);
+}
+
+#[test]
+fn weights_that_a_format_cannot_hold_are_the_fault_of_the_files() {
+    let model = copy_of(&golden("models/v01"));
+    let path = model.path().join("model.safetensors");
+    let sound = fs::read(&path).unwrap();
+    let start = 8 + u64::from_le_bytes(*sound.first_chunk().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&sound[8..start]).unwrap();
+    let tensor = "model.layers.1.mlp.up_proj.weight";
+    let at = start + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+    let out = model.path().join("out");
+    for (weight, format, complaint) in
+        [(1e6f32, "f16", "too large for f16"), (f32::NAN, "q8_0", "is not finite")]
+    {
+        let mut bent = sound.clone();
+        bent[at + 4..at + 8].copy_from_slice(&weight.to_le_bytes());
+        fs::write(&path, bent).unwrap();
+        let args = ["quantize", arg(model.path()), arg(&out), "--weights", format];
+        let error = mistral(&args).refusal();
+        for part in [tensor, "row 0, column 1", complaint] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(!out.exists());
+    }
+    // Unchanged, nobody looks at them; and bf16 reaches as far as f32.
+    fs::write(&path, [&sound[..at], &1e6f32.to_le_bytes(), &sound[at + 4..]].concat()).unwrap();
+    mistral(&["quantize", arg(model.path()), arg(&out), "--weights", "bf16"]).text();
 }

@@ -241,7 +241,8 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`ModelError`]: a file cannot be read any more, or there is no memory.
+    /// [`ModelError`]: a file cannot be read any more, a weight that the format asked for cannot hold,
+    /// or no memory.
     pub fn load(&self) -> Result<Transformer, ModelError> {
         self.load_with(|_| {})
     }
@@ -269,7 +270,7 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     ///
     /// [`ModelError::Weights`]: a file cannot be read any more or `out` cannot be written, a weight
-    /// that is not finite, or no memory.
+    /// that the format asked for cannot hold, or no memory.
     pub fn write(
         &self,
         out: &mut impl io::Write,
