@@ -1,12 +1,13 @@
 //! `mistral quantize`: a model in another format, ready to be computed with.
 
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use indicatif::BinaryBytes;
 use mistral_model::tokenizer::{TokenizerError, TokenizerFile};
+use mistral_model::weights::GgufError;
 use mistral_model::{ModelError, OpenOptions};
 
 use super::print;
@@ -61,8 +62,21 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<(), Failure> {
 /// Name and bytes of a file with the model's tokenizer, if it has one.
 fn tokenizer(model: &Path) -> Result<Option<(&'static str, Vec<u8>)>, Failure> {
     match TokenizerFile::find(model, None) {
-        Ok(file) => Ok(Some(file.copy()?)),
+        Ok(file) => copied(&file),
         Err(TokenizerError::NoFile { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same of a file that is there. A GGUF file may have none, or one of another kind of model.
+fn copied(file: &TokenizerFile) -> Result<Option<(&'static str, Vec<u8>)>, Failure> {
+    match file.copy() {
+        Ok(copy) => Ok(Some(copy)),
+        Err(TokenizerError::Gguf { path, source: source @ GgufError::OtherTokenizer { .. } }) => {
+            // If nobody listens, nobody wants to know.
+            let _ = writeln!(io::stderr(), "warning: {}: {source}", path.display());
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }

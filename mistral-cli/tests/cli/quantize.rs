@@ -66,6 +66,38 @@ fn a_gguf_file_is_a_model_like_any_other_and_its_missing_window_is_pointed_at() 
 }
 
 #[test]
+fn a_gguf_file_without_a_tokenizer_that_is_known_is_written_without_one() {
+    let sound = fs::read(golden("gguf/f32.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.gguf");
+    let (key, kind) = ("tokenizer.ggml.model", "llama");
+    let at = sound.windows(key.len()).position(|part| part == key.as_bytes()).unwrap();
+    // Behind the key: a type, the length of the text, the text.
+    let value = at + key.len() + 4 + 8;
+    assert_eq!(&sound[value..value + kind.len()], kind.as_bytes());
+    for (at, bent, complaint) in [
+        (value, "gpt-2", "a tokenizer of the kind \"gpt-2\""),
+        (at, "tokenizer.else.model", "no tokenizer"),
+    ] {
+        let rest = &sound[at + bent.len()..];
+        fs::write(&file, [&sound[..at], bent.as_bytes(), rest].concat()).unwrap();
+        let out = folder.path().join(bent);
+        let run = mistral(&["quantize", arg(&file), arg(&out), "--weights", "q8_0"]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(
+            run.stderr.starts_with("warning: ") && run.stderr.contains(complaint),
+            "{}",
+            run.stderr
+        );
+        assert!(run.stdout.contains("no tokenizer found, none written"), "{}", run.stdout);
+        assert!(out.join("config.json").exists() && !out.join("tokenizer.model").exists());
+        // Who asks for its tokens is refused as before.
+        let error = mistral(&["tokenize", "text", "--model", arg(&file)]).refusal();
+        assert!(error.contains(complaint), "{error}");
+    }
+}
+
+#[test]
 fn what_is_there_already_is_never_written_over() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

@@ -214,6 +214,17 @@ pub enum GgufError {
         /// Expected.
         expected: &'static str,
     },
+    /// No tokenizer, or one that works in another way.
+    #[error(
+        "the file has {}, expected \"llama\": byte-pair merges by score, as SentencePiece makes them",
+        .found.as_ref().map_or("no tokenizer".to_owned(), |found| {
+            format!("a tokenizer of the kind {found}")
+        })
+    )]
+    OtherTokenizer {
+        /// Found; `None` if the file says nothing.
+        found: Option<String>,
+    },
     /// More than one thing is wrong.
     #[error("several things are wrong:{}", crate::config::list(.problems))]
     Several {

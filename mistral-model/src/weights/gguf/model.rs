@@ -168,10 +168,9 @@ pub(crate) fn pieces(header: &Header) -> Result<crate::tokenizer::SentencePieces
     let wrong = |name: &str, found: String, expected| {
         Err(GgufError::Value { key: key(name), found, expected })
     };
-    let model = value("model")?;
-    if model.text() != Some("llama") {
-        let expected = "\"llama\": byte-pair merges by score, as SentencePiece makes them";
-        return wrong("model", model.describe(), expected);
+    let model = header.values.get(&key("model"));
+    if model.and_then(Value::text) != Some("llama") {
+        return Err(GgufError::OtherTokenizer { found: model.map(Value::describe) });
     }
     let (tokens, scores, types) = (value("tokens")?, value("scores")?, value("token_type")?);
     let Some(texts) = tokens.texts() else {
