@@ -262,6 +262,9 @@ pub(crate) struct InspectArgs {
     /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
+    /// Most prompt tokens that pass through the layers together: the cache has room for them beside
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    pub(crate) chunk: NonZeroUsize,
     /// First tokens that the cache is to keep beside the window, as with generate --sinks
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = number)]
     pub(crate) sinks: usize,

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use indicatif::BinaryBytes;
-use mistral_model::{Config, ConfigError, WeightFormat, Window};
+use mistral_model::{Config, ConfigError, ModelError, SessionOptions, WeightFormat, Window};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -123,10 +123,17 @@ fn sizes(config: Config) -> Sizes {
 
 fn memory(args: &InspectArgs, config: &Config, weights: usize) -> Result<Memory, Failure> {
     let cache_tokens = args.length.unwrap_or(config.context_len);
-    let sizes = config.cache().with_sinks(args.sinks);
-    let cache = sizes
-        .sequence_bytes(args.kv_dtype, cache_tokens)
-        .map_err(|source| ConfigError::Cache { source })? as u64;
+    let options = SessionOptions {
+        kv_dtype: args.kv_dtype,
+        max_chunk: args.chunk.get().min(cache_tokens.max(1)),
+        sinks: args.sinks,
+        ..SessionOptions::default()
+    };
+    let cache = options.cache_bytes(config, cache_tokens).map_err(|error| match error {
+        // A length that the model does not have was asked for.
+        ModelError::Cache { source } => Failure::from(ConfigError::Cache { source }),
+        other => other.into(),
+    })? as u64;
     let weights = weights as u64;
     let total = weights.saturating_add(cache);
     let available = memory::available();

@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use mistral_model::{Checkpoint, Config, DType};
+use mistral_model::{Checkpoint, Config, DType, Session, SessionOptions, Transformer};
 use serde_json::{Value, json};
 
 use super::program::{arg, copy_of, demo, golden, mistral};
+
+/// Bytes of a slot of one layer of a 7B model in f16: heads, elements, keys and values, bytes. A
+/// chunk of 512 tokens lies in 528 of them, for it may begin anywhere in a panel of sixteen.
+const SLOT: usize = 8 * 128 * 2 * 2;
 
 #[track_caller]
 fn inspect(options: &[&str]) -> Value {
@@ -50,9 +54,28 @@ fn the_cache_of_a_window_stops_growing_and_that_of_none_does_not() {
         inspect(&["--preset", preset, "--length", &length.to_string()])["memory"]["cache"].clone()
     };
     let bytes = |config: Config, length| config.cache_bytes(DType::F16, length).unwrap();
-    assert_eq!(cache("7b-v0.1", 100_000), bytes(Config::mistral_7b_v01(), 4096));
-    assert_eq!(cache("7b-v0.2", 32_768), 8 * bytes(Config::mistral_7b_v01(), 4096));
-    assert_eq!(cache("7b-v0.3", 1000), bytes(Config::mistral_7b_v03(), 1000));
+    let chunk = 528 * SLOT;
+    assert_eq!(cache("7b-v0.1", 100_000), bytes(Config::mistral_7b_v01(), 4096) + chunk);
+    assert_eq!(cache("7b-v0.2", 32_768), 8 * bytes(Config::mistral_7b_v01(), 4096) + chunk);
+    assert_eq!(cache("7b-v0.3", 1000), bytes(Config::mistral_7b_v03(), 1000) + chunk);
+}
+
+#[test]
+fn the_cache_is_foretold_as_a_session_has_it() {
+    for (name, sinks) in [("v01", 0), ("v01", 4), ("v03", 0)] {
+        let folder = golden("models").join(name);
+        let model = Transformer::open(&folder).unwrap();
+        for (length, chunk) in [(1, 512), (5, 3), (40, 16), (200, 512)] {
+            let max_chunk = chunk.min(length);
+            let options = SessionOptions { max_chunk, sinks, ..SessionOptions::default() };
+            let mut session = Session::new(&model, options).unwrap();
+            session.prefill(&vec![7; length]).unwrap();
+            let [length, chunk, sinks] = [length, chunk, sinks].map(|n| n.to_string());
+            let sizes = ["--length", &length, "--chunk", &chunk, "--sinks", &sinks];
+            let report = inspect(&[&["--model", arg(&folder)][..], &sizes].concat());
+            assert_eq!(report["memory"]["cache"], session.cache_bytes(), "{name} {sizes:?}");
+        }
+    }
 }
 
 #[test]
@@ -61,8 +84,8 @@ fn sinks_are_counted_where_there_is_a_window() {
         let options = ["--preset", preset, "--length", "20000", "--sinks", sinks];
         inspect(&options)["memory"]["cache"].as_u64().unwrap()
     };
-    // Sixteen slots; layers, heads, elements, keys and values, bytes.
-    let sixteen = 16 * 32 * 8 * 128 * 2 * 2;
+    // Sixteen slots in each layer.
+    let sixteen = 16 * 32 * SLOT as u64;
     assert_eq!(cache("7b-v0.1", "4") - cache("7b-v0.1", "0"), sixteen);
     assert_eq!(cache("7b-v0.1", "17") - cache("7b-v0.1", "0"), 2 * sixteen);
     assert_eq!(cache("7b-v0.2", "4"), cache("7b-v0.2", "0"));
@@ -88,7 +111,8 @@ fn presets_count_published_weights_of_two_bytes() {
     let report = inspect(&["--preset", "7b-v0.1", "--kv-dtype", "f32"]);
     let config = Config::mistral_7b_v01();
     assert_eq!(report["memory"]["weights"], config.weight_bytes(DType::BF16).unwrap());
-    assert_eq!(report["memory"]["cache"], config.cache_bytes(DType::F32, 32_768).unwrap());
+    let sequence = config.cache_bytes(DType::F32, 32_768).unwrap();
+    assert_eq!(report["memory"]["cache"], sequence + 2 * 528 * SLOT);
     assert_eq!(report["tensors"], json!([]));
 }
 
