@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use indicatif::BinaryBytes;
 use mistral_model::chat::{ChatError, ConversationError, ModerationError};
 use mistral_model::generate::{ConstraintError, SamplerError, StopError, TextError};
 use mistral_model::score::{RequestError, ScoreError, TextReadError};
@@ -85,6 +86,12 @@ pub(crate) enum Failure {
          format, such as bf16"
     )]
     Misfit { format: WeightFormat, block: usize },
+    #[error(
+        "the weights take {} and the cache {}, and {} are free: choose a format of fewer bits, fewer \
+         layers, or fewer tokens",
+        BinaryBytes(*.weights), BinaryBytes(*.cache), BinaryBytes(*.available)
+    )]
+    Memory { weights: u64, cache: u64, available: u64 },
     #[error("--json shows one format, and {found} were given")]
     SeveralFormats { found: usize },
     #[error("{} is there already, expected the name of a new folder", .path.display())]

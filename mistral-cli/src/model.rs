@@ -29,18 +29,24 @@ impl<'a> ModelSource<'a> {
         load(&self.checkpoint(options)?)
     }
 
+    /// The checked files; what they leave open is told.
     pub(crate) fn checkpoint(self, options: OpenOptions) -> Result<Checkpoint<'static>, Failure> {
-        let opened: Result<_, WeightsError> = match self {
-            Self::Demo => demo::checkpoint(options),
-            Self::Folder(folder) => Checkpoint::open_with(folder, options),
-        };
-        let checkpoint = opened.map_err(ModelError::from)?;
+        let checkpoint = self.open(options)?;
         for warning in checkpoint.warnings() {
             // If nobody listens, nobody wants to know.
             let _ =
                 writeln!(io::stderr(), "warning: {warning}; use --window 4096 or --window none");
         }
         Ok(checkpoint)
+    }
+
+    /// The checked files, in silence: for those that were opened before.
+    pub(crate) fn open(self, options: OpenOptions) -> Result<Checkpoint<'static>, Failure> {
+        let opened: Result<_, WeightsError> = match self {
+            Self::Demo => demo::checkpoint(options),
+            Self::Folder(folder) => Checkpoint::open_with(folder, options),
+        };
+        Ok(opened.map_err(ModelError::from)?)
     }
 
     /// The tokenizer, from a file of this format if the folder has several. The demo model has one.

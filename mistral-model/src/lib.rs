@@ -29,6 +29,7 @@ pub use generate::{Generator, Sampler, SamplerOptions};
 pub use mistral_attention::{AttentionConfig, AttentionError, Window};
 pub use mistral_core::kv::{KvElement, KvFormat, UnknownKvFormat};
 pub use mistral_core::ops::RopeLayout;
+pub use mistral_core::simd::Level as SimdLevel;
 pub use mistral_core::{DType, MatrixError, OpError, WeightFormat, ceilings, half, ndarray};
 pub use mistral_kvcache::{CacheConfig, CacheError, RollingKvCache, SequenceId, SnapshotError};
 pub use scheduler::{Request, Scheduler, SchedulerOptions};

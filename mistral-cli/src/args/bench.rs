@@ -7,6 +7,7 @@ use clap::Args;
 use mistral_model::{KvFormat, WeightFormat};
 
 use super::number::{count, number_to, positive};
+use crate::window_size::WindowSize;
 
 /// Measure speed and memory beside this machine's own limits
 ///
@@ -14,7 +15,8 @@ use super::number::{count, number_to, positive};
 /// measured what the machine can read and compute at most; every figure is printed with its share.
 ///
 /// Prefill is the time for --prompt tokens behind --depth others, of the whole model with the logits
-/// of the last. Decode is the time of one token after it. Figures are medians.
+/// of the last. Decode is the time of one token after it. Figures are medians, with the least and
+/// the most beside them. What would not fit into the memory that is free is refused.
 #[derive(Debug, Args)]
 #[command(after_long_help = BENCH_EXAMPLES)]
 pub(crate) struct BenchArgs {
@@ -33,6 +35,9 @@ pub(crate) struct BenchArgs {
     /// Format of the cached keys and values: f32, f16, bf16 or int8
     #[arg(long, value_name = "D", default_value_t = KvFormat::F16)]
     pub(crate) kv_dtype: KvFormat,
+    /// The sliding window in tokens, the current one included, or none [default: that of the model]
+    #[arg(long, value_name = "W|none")]
+    pub(crate) window: Option<WindowSize>,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value = "512", value_parser = count::<MOST>)]
     pub(crate) prompt: NonZeroUsize,
@@ -61,7 +66,8 @@ pub(crate) struct BenchArgs {
     ///
     /// Fields: prefill_tokens_per_second, decode_tokens_per_second, decode_gb_per_second,
     /// prefill_gops_per_second, each with _min and _max beside it; read_gb_per_second, f32_gflops,
-    /// int8_gops, int16_gops; weight_bytes, kv_bytes, peak_rss_bytes, load_seconds; and the settings.
+    /// int8_gops, int16_gops; weight_bytes, kv_bytes, peak_rss_bytes, load_seconds; and the settings,
+    /// among them window (null: none), chunk, mmap, and simd, the level of instructions.
     #[arg(long)]
     pub(crate) json: bool,
 }

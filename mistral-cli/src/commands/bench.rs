@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use indicatif::BinaryBytes;
 use mistral_model::{
-    Batch, Config, ModelError, Session, SessionOptions, Transformer, WeightFormat, ceilings,
+    Batch, Config, ModelError, Session, SimdLevel, Transformer, WeightFormat, Window, ceilings,
 };
 use serde::Serialize;
 
@@ -41,6 +41,12 @@ impl Spread {
 
     fn times(self, factor: f64) -> Self {
         Self { min: self.min * factor, median: self.median * factor, max: self.max * factor }
+    }
+}
+
+impl Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:.2} ({:.2}-{:.2})", self.median, self.min, self.max))
     }
 }
 
@@ -88,11 +94,19 @@ struct Report<'a> {
     layers: usize,
     weights: &'static str,
     kv_dtype: &'a str,
+    /// `null`: no window.
+    window: Option<usize>,
+    /// Of each layer, where they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer_windows: Option<Vec<Option<usize>>>,
     prompt: usize,
     #[serde(rename = "gen")]
     generated: usize,
     depth: usize,
     batch: usize,
+    chunk: usize,
+    mmap: bool,
+    simd: &'static str,
     threads: usize,
     repeat: usize,
     prefill_tokens_per_second: f64,
@@ -160,21 +174,16 @@ fn measure(
 ) -> Result<Measured, Failure> {
     let config = model.config();
     let (prompt, batch) = (args.prompt.get(), args.batch.get());
-    let options = SessionOptions {
-        kv_dtype: args.kv_dtype,
-        max_chunk: args.chunk.get().min(prompt.max(args.depth)),
-        ..SessionOptions::default()
-    };
+    let [options, other] = subject::sessions(args);
     let text = tokens(args.depth + prompt, config.vocab_size);
     let (before, prompt_tokens) = text.split_at(args.depth);
     let mut first = Session::new(model, options)?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     let rounds = args.repeat.get();
     let progress = Progress::reading(rounds * (prompt + args.depth), prompt);
-    // The other members of the batch need a history too, and no room for a prompt.
     let mut others = Vec::new();
     for _ in 1..batch {
-        let mut session = Session::new(model, SessionOptions { max_chunk: 64, ..options })?;
+        let mut session = Session::new(model, other)?;
         session.prefill(&text)?;
         others.push(session);
     }
@@ -232,7 +241,7 @@ fn prefill_ops(config: &Config, depth: usize, prompt: usize) -> f64 {
 
 impl Measured {
     const TITLE: &str = "\
-weights     prefill tok/s   Gop/s  share     decode tok/s    GB/s  share     weights       cache   peak";
+weights    prefill tok/s (min-max)   Gop/s  share   decode tok/s (min-max)    GB/s  share     weights       cache        peak";
 
     /// The speed of prefill in billions of operations a second.
     fn gops(&self) -> Spread {
@@ -254,12 +263,12 @@ weights     prefill tok/s   Gop/s  share     decode tok/s    GB/s  share     wei
         let read = limits.read_gb_per_second.unwrap_or(f64::NAN);
         let peak = self.peak_rss_bytes.map_or("unknown".to_owned(), |b| BinaryBytes(b).to_string());
         format!(
-            "{:<15} {:>9.2} {:>7.0} {:>5.0}% {:>16.2} {:>7.1} {:>5.0}% {:>11} {:>11} {:>6}\n",
+            "{:<9} {:>24} {:>7.0} {:>5.0}% {:>24} {:>7.1} {:>5.0}% {:>11} {:>11} {:>11}\n",
             self.weights,
-            self.prefill.median,
+            self.prefill,
             gops,
             100.0 * gops / arithmetic,
-            self.decode.median,
+            self.decode,
             gb,
             100.0 * gb / read,
             BinaryBytes(self.weight_bytes as u64).to_string(),
@@ -288,15 +297,21 @@ fn report<'a>(
     limits: Limits,
 ) -> Report<'a> {
     let (gops, gb) = (measured.gops(), measured.gb_per_second());
+    let (each, size) = (&config.layer_windows, |window: &Window| window.size().map(usize::from));
     Report {
         shape: args.model.as_ref().map_or(args.shape.as_str(), |path| path.to_str().unwrap_or("")),
         layers: config.n_layers,
         weights: measured.weights.name(),
         kv_dtype: args.kv_dtype.name(),
+        window: size(&config.window),
+        layer_windows: (!each.is_empty()).then(|| each.iter().map(size).collect()),
         prompt: args.prompt.get(),
         generated: args.generated.get(),
         depth: args.depth,
         batch: args.batch.get(),
+        chunk: args.chunk.get(),
+        mmap: args.mmap,
+        simd: SimdLevel::detect().name(),
         threads: rayon::current_num_threads(),
         repeat: args.repeat.get(),
         prefill_tokens_per_second: measured.prefill.median,

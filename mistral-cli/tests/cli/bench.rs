@@ -1,9 +1,10 @@
 //! `mistral bench`. What is fast is not asked here: only that figures are there, and make sense.
 
 use std::fs;
+use std::path::Path;
 
-use mistral_model::{Config, WeightFormat};
-use serde_json::Value;
+use mistral_model::{Config, SimdLevel, WeightFormat};
+use serde_json::{Value, json};
 
 use super::program::{arg, demo, golden, mistral};
 
@@ -58,20 +59,58 @@ fn every_figure_is_above_zero_and_the_median_lies_between_least_and_most() {
 fn the_settings_are_told_with_the_figures() {
     let options = ["--weights", "q5_0", "--kv-dtype", "f32", "--layers", "2", "--depth", "5"];
     let report = bench_of_demo_shape(&options);
-    for (field, value) in [("weights", "q5_0"), ("kv_dtype", "f32")] {
+    let simd = SimdLevel::detect().name();
+    for (field, value) in [("weights", "q5_0"), ("kv_dtype", "f32"), ("simd", simd)] {
         assert_eq!(report[field], value, "{field}");
     }
+    assert_eq!(report["mmap"], false);
+    assert_eq!(report["window"], json!(demo_config().window.size().map(usize::from)));
     let counts = [
         ("layers", 2),
         ("prompt", 9),
         ("gen", 3),
         ("depth", 5),
         ("batch", 1),
+        ("chunk", 512),
         ("threads", 2),
         ("repeat", 2),
     ];
     for (field, value) in counts {
         assert_eq!(report[field], value, "{field}");
+    }
+}
+
+#[test]
+fn a_window_is_that_of_the_options_and_what_files_leave_open_is_told_once() {
+    let config = golden("models/v03").join("config.json");
+    let shape = ["--shape", arg(&config), "--weights", "f32", "--depth", "400"];
+    let with = |window| bench(&[&shape[..], &["--window", window, "--chunk", "7"]].concat());
+    let (narrow, none) = (with("16"), with("none"));
+    assert_eq!((&narrow["window"], &none["window"]), (&json!(16), &json!(null)));
+    assert_eq!(narrow["chunk"], 7);
+    assert!(number(&narrow, "kv_bytes") < number(&none, "kv_bytes"));
+
+    let file = golden("gguf/mixed-no-window.gguf");
+    let model = ["bench", "--model", arg(&file), "--weights", "f32,q8_0"];
+    let silent = mistral(&[&model[..], &SMALL].concat());
+    assert_eq!(silent.stderr.matches("warning: ").count(), 1, "{}", silent.stderr);
+    mistral(&[&model[..], &SMALL, &["--window", "12"]].concat()).text();
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_it_takes_and_what_is_free() {
+    if !Path::new("/proc/meminfo").exists() {
+        return;
+    }
+    // 4 TB of weights; 4 TB of caches.
+    for options in [
+        &["--layers", "4096", "--weights", "f32"][..],
+        &["--shape", "7b-v0.2", "--batch", "1024", "--depth", "32000"],
+    ] {
+        let error = mistral(&[&["bench"][..], &SMALL, options].concat()).refusal();
+        for part in ["the weights take", "the cache", "TiB", "are free"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }
 
@@ -136,7 +175,15 @@ fn several_formats_make_a_row_each() {
     let args = [&["bench", "--shape", arg(&config), "--weights", "bf16,q4_k"][..], &SMALL].concat();
     let text = mistral(&args).text();
     for format in ["bf16", "q4_k"] {
-        assert_eq!(text.lines().filter(|line| line.starts_with(format)).count(), 1, "{text}");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with(format)).collect();
+        assert_eq!(rows.len(), 1, "{text}");
+        // The least and the most of prefill and of decode.
+        let spreads = rows[0].split('(').skip(1).map(|rest| rest.split_once(')').unwrap().0);
+        let spreads: Vec<_> = spreads.map(|spread| spread.split_once('-').unwrap()).collect();
+        assert_eq!(spreads.len(), 2, "{text}");
+        for (min, max) in spreads {
+            assert!(min.parse::<f64>().unwrap() <= max.parse().unwrap(), "{text}");
+        }
     }
 }
 

@@ -7,10 +7,13 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use mistral_model::weights::Stored;
-use mistral_model::{Checkpoint, Config, ModelError, OpenOptions, Transformer, WeightFormat};
+use mistral_model::{
+    Checkpoint, Config, ModelError, OpenOptions, SessionOptions, Transformer, WeightFormat,
+};
 
 use crate::args::{BenchArgs, Preset};
 use crate::failure::Failure;
+use crate::memory;
 use crate::model::{self, ModelSource};
 
 /// What is measured: one model in one format, of which no weight is there yet.
@@ -36,13 +39,16 @@ impl Subject {
         };
         let source = ModelSource::new(Some(folder));
         let own = OpenOptions::new().mmap(args.mmap);
-        if args.weights.is_empty() {
+        let own = args.window.map_or(own, |window| own.window(window.0));
+        let Some((first, others)) = args.weights.split_first() else {
             return Ok(vec![Self::Files(source.checkpoint(own)?, None)]);
-        }
-        let open = |format: &WeightFormat| {
-            Ok(Self::Files(source.checkpoint(own.weights(*format))?, Some(*format)))
         };
-        args.weights.iter().map(open).collect()
+        // What the files leave open is told once.
+        let first = Self::Files(source.checkpoint(own.weights(*first))?, Some(*first));
+        let open = |format: &WeightFormat| {
+            Ok(Self::Files(source.open(own.weights(*format))?, Some(*format)))
+        };
+        std::iter::once(Ok(first)).chain(others.iter().map(open)).collect()
     }
 
     fn config(&self) -> &Config {
@@ -89,7 +95,27 @@ impl Subject {
             Some(context_len) if position + tokens > context_len => {
                 Err(ModelError::ContextFull { tokens, position, context_len }.into())
             }
-            _ => Ok(()),
+            _ => self.check_memory(args, position + tokens),
+        }
+    }
+
+    /// Refuses what does not fit into the memory that is free, where the system tells it.
+    fn check_memory(&self, args: &BenchArgs, tokens: usize) -> Result<(), Failure> {
+        let Some(available) = memory::available() else { return Ok(()) };
+        let weights = match self {
+            Self::Random(config, format) => config.weight_bytes(*format),
+            // Panels stay in the file.
+            Self::Files(checkpoint, None) if args.mmap && has_panels(checkpoint) => Some(0),
+            Self::Files(checkpoint, _) => checkpoint.weight_bytes(),
+        };
+        let weights = weights.unwrap_or(usize::MAX) as u64;
+        let [first, other] =
+            sessions(args).map(|options| options.cache_bytes(self.config(), tokens));
+        let others = (args.batch.get() as u64 - 1).saturating_mul(other? as u64);
+        let cache = others.saturating_add(first? as u64);
+        match weights.saturating_add(cache) <= available {
+            true => Ok(()),
+            false => Err(Failure::Memory { weights, cache, available }),
         }
     }
 
@@ -99,6 +125,18 @@ impl Subject {
             Self::Files(checkpoint, _) => model::load(checkpoint),
         }
     }
+}
+
+/// How the sequence that is measured is kept, and how each of the others in its batch.
+pub(super) fn sessions(args: &BenchArgs) -> [SessionOptions; 2] {
+    let max_chunk = args.chunk.get().min(args.prompt.get().max(args.depth));
+    let options = SessionOptions { kv_dtype: args.kv_dtype, max_chunk, ..Default::default() };
+    // The others need a history too, and no room for a prompt.
+    [options, SessionOptions { max_chunk: 64, ..options }]
+}
+
+fn has_panels(checkpoint: &Checkpoint<'_>) -> bool {
+    checkpoint.tensors().any(|(_, tensor)| matches!(tensor.stored, Stored::Panels(_)))
 }
 
 /// Longest configuration that is read.
@@ -131,5 +169,9 @@ fn shape(args: &BenchArgs) -> Result<Config, Failure> {
         }
     };
     let n_layers = args.layers.map_or(config.n_layers, usize::from);
-    Ok(Config { n_layers, ..config })
+    let config = Config { n_layers, ..config };
+    Ok(match args.window {
+        Some(window) => Config { window: window.0, layer_windows: Vec::new(), ..config },
+        None => config,
+    })
 }
