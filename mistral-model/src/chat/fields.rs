@@ -45,6 +45,11 @@ impl<'v> Field<'v> {
         Self { value, at: below(&self.at, name) }
     }
 
+    /// A field that may be missing, of an object that may have any others.
+    pub(super) fn get(&self, name: &str) -> Option<Self> {
+        self.value.get(name).map(|value| self.child(name, value))
+    }
+
     /// An object with no other keys than these.
     pub(super) fn object(&self, known: &[&str]) -> Result<Members<'v>, ChatError> {
         let members = self.value.as_object().ok_or_else(|| self.error("an object"))?;

@@ -89,12 +89,15 @@ impl ChatRequest {
     ///
     /// As [`from_json`](Self::from_json), but for [`ChatError::Json`].
     pub fn from_value(value: &Json) -> Result<Self, ChatError> {
-        let fields = Field::root(value).object(&FIELDS)?;
-        let flag = |name| fields.get(name).map(|field| field.boolean()).transpose();
-        let goes_on = flag("continue_final_message")?.unwrap_or_default();
-        if goes_on && !ends_with_assistant(&fields) {
+        let root = Field::root(value);
+        // First of all, as mistral-common does: whatever else is wrong.
+        let goes_on = root.get("continue_final_message").map(|field| field.boolean());
+        if matches!(goes_on, Some(Ok(true))) && !ends_with_assistant(value) {
             return Err(ChatError::NothingToContinue);
         }
+        let fields = root.object(&FIELDS)?;
+        let goes_on = goes_on.transpose()?.unwrap_or_default();
+        let flag = |name| fields.get(name).map(|field| field.boolean()).transpose();
         let messages = fields.need("messages")?.list()?;
         let messages = messages.iter().map(message).collect::<Result<Vec<_>, _>>()?;
         let tools = fields.some("tools").map(|tools| tools.list()).transpose()?;
@@ -134,9 +137,9 @@ impl ChatRequest {
     }
 }
 
-fn ends_with_assistant(fields: &Members<'_>) -> bool {
-    let messages = fields.get("messages");
-    let last = messages.and_then(|messages| messages.value().as_array()?.last());
+fn ends_with_assistant(request: &Json) -> bool {
+    let messages = request.get("messages");
+    let last = messages.and_then(|messages| messages.as_array()?.last());
     last.is_some_and(|last| last.get("role").and_then(Json::as_str) == Some("assistant"))
 }
 

@@ -147,3 +147,15 @@ fn a_wrong_field_is_named_with_its_place_and_the_cure() {
         assert_eq!(ChatRequest::from_json(request).unwrap_err().to_string(), message);
     }
 }
+
+#[test]
+fn nothing_to_continue_is_told_before_anything_else_that_is_wrong() {
+    for (role, class) in
+        [("user", "InvalidMessageStructureException"), ("assistant", "ValidationError")]
+    {
+        let messages = format!(r#"[{{"role": "{role}", "content": "a"}}]"#);
+        let request =
+            format!(r#"{{"messages": {messages}, "fly": 1, "continue_final_message": true}}"#);
+        assert_eq!(ChatRequest::from_json(&request).unwrap_err().class(), class, "{role}");
+    }
+}
