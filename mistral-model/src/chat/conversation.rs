@@ -1,6 +1,7 @@
 //! A conversation with a model, turn by turn.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
 use std::iter::FusedIterator;
 
@@ -158,6 +159,9 @@ impl<M> fmt::Debug for Conversation<'_, M> {
 ///
 /// Nothing runs unless the next part is asked for. [`finish`](Self::finish) adds what was said to
 /// the conversation, also when it was not read to its end; without it the question stands alone.
+///
+/// Calls of tools come with an id each, for templates want one and models may leave it out: then it
+/// is `call00000`, or the next such that the conversation lacks.
 #[derive(Debug)]
 #[must_use = "a reply is written while it is read"]
 pub struct Reply<'s, M> {
@@ -209,10 +213,22 @@ impl<M> Reply<'_, M> {
         self.note(AnswerPart { text, calls: part.calls })
     }
 
-    fn note(&mut self, part: AnswerPart) -> AnswerPart {
+    fn note(&mut self, mut part: AnswerPart) -> AnswerPart {
         self.said.push_str(&part.text);
-        self.calls.extend_from_slice(&part.calls);
+        for call in &mut part.calls {
+            call.id = call.id.take().or_else(|| Some(self.free_id()));
+            self.calls.push(call.clone());
+        }
         part
+    }
+
+    /// The first id that no call of the conversation has: what comes out does not depend on chance.
+    fn free_id(&self) -> String {
+        let before = self.messages.iter().flat_map(Message::calls).chain(&self.calls);
+        let taken: HashSet<_> = before.filter_map(|call| call.id.as_deref()).collect();
+        // One number more than there are ids: one of them is free.
+        let ids = (0..=taken.len()).map(|n| format!("call{n:05}"));
+        ids.into_iter().find(|id| !taken.contains(id.as_str())).unwrap_or_default()
     }
 
     /// No token follows: what was held back comes out.

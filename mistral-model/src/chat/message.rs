@@ -131,6 +131,14 @@ impl Message {
         }
     }
 
+    /// The calls of tools in it; none but the assistant makes any.
+    pub fn calls(&self) -> &[ToolCall] {
+        match self {
+            Self::Assistant { tool_calls, .. } => tool_calls,
+            _ => &[],
+        }
+    }
+
     /// The text of the content, its parts joined by an empty line as the templates join them.
     pub fn text(&self) -> String {
         self.content().map(|content| join(content.texts())).unwrap_or_default()

@@ -68,6 +68,25 @@ impl ChatRequest {
         Self { tools: tools.into(), ..self }
     }
 
+    /// The calls at the end of the conversation that have no result yet, in their order: the next
+    /// messages are to be [results](Message::tool_result) of them.
+    ///
+    /// ```
+    /// use mistral_model::chat::{ChatRequest, Message, ToolCall};
+    ///
+    /// let calls = [ToolCall::new("call00000", "add", "{}"), ToolCall::new("call00001", "ping", "{}")];
+    /// let answer = Message::tool_calls(calls.to_vec());
+    /// let result = Message::tool_result(&calls[0], "3");
+    /// let request = ChatRequest::new([Message::user("?"), answer, result]);
+    /// assert_eq!(request.open_calls(), &calls[1..]);
+    /// ```
+    pub fn open_calls(&self) -> &[ToolCall] {
+        let results = self.messages.iter().rev().take_while(|m| m.role() == Role::Tool).count();
+        let behind = self.messages.len() - results;
+        let last = behind.checked_sub(1).and_then(|last| self.messages.get(last));
+        last.and_then(|answer| answer.calls().get(results..)).unwrap_or_default()
+    }
+
     /// Reads a request as Mistral's servers take it.
     ///
     /// `tool_choice`, `parallel_tool_calls` and `response_format` are looked at and not kept: they

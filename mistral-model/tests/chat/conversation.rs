@@ -2,9 +2,9 @@
 
 use mistral_model::chat::{
     ChatEncoder, ChatRequest, Conversation, ConversationError, Message, ReplyEnd, TemplateVersion,
-    Validation,
+    ToolCall, Validation,
 };
-use mistral_model::generate::StopStrings;
+use mistral_model::generate::{LogitFilter, SamplerError, StopStrings};
 use mistral_model::{
     Config, DType, ModelError, Sampler, Session, SessionOptions, Tokenizer, Transformer, Window,
 };
@@ -91,9 +91,8 @@ fn a_prefix_is_gone_on_with() {
     assert_eq!(chat.request().messages[1], Message::assistant(format!("Once{rest}")));
 }
 
-#[test]
-fn a_message_that_cannot_stand_leaves_the_conversation_as_it_was() {
-    let tokenizer = tokenizer("v2");
+/// A model for the vocabulary of 7B v0.3, with a context of so many tokens.
+fn random(context_len: usize) -> Transformer {
     let config = Config {
         dim: 32,
         n_layers: 1,
@@ -103,10 +102,74 @@ fn a_message_that_cannot_stand_leaves_the_conversation_as_it_was() {
         hidden_dim: 32,
         vocab_size: 32_768,
         window: Window::Full,
-        context_len: 40,
+        context_len,
         ..Config::mistral_7b_v03()
     };
-    let model = Transformer::random(&config, DType::F32, 1).unwrap();
+    Transformer::random(&config, DType::F32, 1).unwrap()
+}
+
+/// A model that says what it is told to say.
+#[derive(Debug, Clone)]
+struct Told(Vec<u32>);
+
+impl LogitFilter for Told {
+    fn filter(&mut self, _: &[u32], logits: &mut [f32]) -> Result<(), SamplerError> {
+        logits.fill(f32::NEG_INFINITY);
+        // Behind the last comes the end.
+        logits[self.0.first().copied().unwrap_or(2) as usize] = 0.0;
+        Ok(())
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), SamplerError> {
+        self.0.drain(..self.0.len().min(1));
+        Ok(())
+    }
+}
+
+/// Answers with these calls, and gives them as they came out.
+fn call(chat: &mut Conversation<'_, &Transformer>, text: &str, calls: &str) -> Vec<ToolCall> {
+    // [TOOL_CALLS]
+    let mut ids = vec![5];
+    ids.extend(tokenizer("v2").encode_without_bos(calls).unwrap());
+    let told = Sampler::greedy().with_filter(Told(ids));
+    let mut reply = chat.say(Message::user(text), told, 100).unwrap();
+    let calls = reply.by_ref().flat_map(|part| part.unwrap().calls).collect();
+    assert_eq!(reply.finish(), ReplyEnd::Complete);
+    calls
+}
+
+#[test]
+fn calls_without_ids_are_answered_and_the_conversation_goes_on() {
+    let (model, tokenizer) = (random(400), tokenizer("v2"));
+    let format = ChatEncoder::new(&tokenizer).unwrap();
+    let mut chat = chat(&format, &model);
+    let one = r#"[{"name": "ping", "arguments": {}}]"#;
+    let three = r#"[{"name": "f", "arguments": {}, "id": "call00002"},
+        {"name": "g", "arguments": {}}, {"name": "h", "arguments": {}, "id": null}]"#;
+    let mut ids = Vec::new();
+    for calls in [one, three] {
+        let shown = call(&mut chat, "Call!", calls);
+        assert_eq!(chat.request().open_calls(), shown);
+        ids.extend(shown.iter().map(|call| call.id.clone().unwrap()));
+        let (last, first) = shown.split_last().unwrap();
+        let results = first.iter().map(|call| Message::tool_result(call, "1"));
+        chat.request_mut().messages.extend(results);
+        assert_eq!(chat.request().open_calls(), std::slice::from_ref(last));
+        let told = || Sampler::greedy().with_filter(Told(vec![4000]));
+        let mut reply = chat.say(Message::tool_result(last, "2"), told(), 5).unwrap();
+        assert!(reply.by_ref().all(|part| part.is_ok()));
+        assert_eq!(reply.finish(), ReplyEnd::Complete);
+        assert_eq!(chat.request().open_calls(), []);
+        let mut reply = chat.say(Message::user("And?"), told(), 5).unwrap();
+        assert!(reply.by_ref().all(|part| part.is_ok()));
+        reply.finish();
+    }
+    assert_eq!(ids, ["call00000", "call00002", "call00001", "call00003"]);
+}
+
+#[test]
+fn a_message_that_cannot_stand_leaves_the_conversation_as_it_was() {
+    let (model, tokenizer) = (random(40), tokenizer("v2"));
     let format = ChatEncoder::new(&tokenizer).unwrap();
     let mut chat = chat(&format, &model);
     let error = chat.say(Message::assistant("Hi"), Sampler::greedy(), 1).unwrap_err();
