@@ -1,15 +1,20 @@
 //! Which model it is, without reading all of it.
 
+use std::iter;
+
 use mistral_core::Matrix;
 use mistral_core::ops::RopeLayout;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::low_rank::{LowRank, Projection, Target};
 use crate::transformer::Transformer;
+use crate::weights::Adapter;
 
 /// What is hashed first: another choice of samples wants another number here.
 const VERSION: &[u8] = b"mistral-model fingerprint 1";
+const ADAPTER_VERSION: &[u8] = b"mistral-model adapter fingerprint 1";
 
 impl Transformer {
     /// A SHA-256 of the model: of its sizes and constants, of all norms, and of a row of each
@@ -51,6 +56,39 @@ impl Transformer {
         add_floats(&mut hash, self.norm());
         if let Some(output) = output {
             add_matrix(&mut hash, output)?;
+        }
+        Ok(hash.finalize().into())
+    }
+}
+
+impl Adapter {
+    /// A SHA-256 of the adapter: of every weight and factor with its place, as they are in memory.
+    /// Adapters with the same fingerprint add the same.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Matrix`]: cannot happen, for the rows are those that there are.
+    ///
+    /// # Cost
+    ///
+    /// All weights are read: for rank 16 on all of a 7B model 160 MB, in a few tenths of a second.
+    pub fn fingerprint(&self) -> Result<[u8; 32], ModelError> {
+        let mut hash = Sha256::new_with_prefix(ADAPTER_VERSION);
+        let layer = |layer| Projection::ALL.map(|projection| Target::Layer(layer, projection));
+        let places = iter::once(Target::Output).chain((0..).flat_map(layer)).enumerate();
+        let addends = places.filter_map(|(place, target)| Some((place, self.addend(target)?)));
+        let mut row = Vec::new();
+        for (place, LowRank { down, up, scale }) in addends.take(self.projections()) {
+            hash.update((place as u64).to_le_bytes());
+            hash.update(scale.to_le_bytes());
+            for matrix in [down, up] {
+                hash.update(format!("{} {}", matrix.rows(), matrix.cols()));
+                row.resize(matrix.cols(), 0.0);
+                for index in 0..matrix.rows() {
+                    matrix.row(index, &mut row)?;
+                    add_floats(&mut hash, &row);
+                }
+            }
         }
         Ok(hash.finalize().into())
     }

@@ -33,8 +33,11 @@ pub(crate) enum Projection {
 }
 
 impl Projection {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
     /// How many there are.
-    pub(crate) const COUNT: usize = 7;
+    pub(crate) const COUNT: usize = Self::ALL.len();
 }
 
 /// A matrix that an adapter may add to.

@@ -92,3 +92,31 @@ fn only_the_layers_that_are_asked_for_are_adapted() {
     peft.tensors.0.retain(|name, _| !name.contains(".layers.1.") && name.contains("q_proj"));
     assert_eq!(peft.open(config).projections(), 2);
 }
+
+#[test]
+fn a_fingerprint_changes_with_any_weight_its_place_and_its_factor() {
+    let config = model().config().clone();
+    let of = |peft: &Peft| peft.open(&config).fingerprint().unwrap();
+    let base = Peft::golden();
+    let before = of(&base);
+    assert_eq!(of(&base.clone().with("fan_in_fan_out", json!(true))), before);
+    let mut others = vec![of(&base.clone().with("lora_alpha", json!(7)))];
+    for name in base.tensors.0.keys() {
+        let mut changed = base.clone();
+        *changed.tensors.0.get_mut(name).unwrap().last_mut().unwrap() += 0.5;
+        others.push(of(&changed));
+    }
+    let mut moved = Peft::random(&config, &[0], 2, 1);
+    others.push(of(&moved));
+    // From the first queries to the second.
+    for matrix in ["lora_A", "lora_B"] {
+        let name = |layer| format!("{}.{matrix}.weight", peft_name(layer, 0));
+        let tensors = &mut moved.tensors.0;
+        let (first, second) = (tensors[&name(0)].clone(), tensors[&name(1)].clone());
+        tensors.extend([(name(0), second), (name(1), first)]);
+    }
+    others.push(of(&moved));
+    for (index, other) in others.iter().enumerate() {
+        assert!(*other != before && !others[..index].contains(other), "{index}");
+    }
+}
