@@ -1,7 +1,7 @@
 //! Files and folders that are there whole or not at all.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -18,19 +18,38 @@ pub(crate) struct WholeFile {
 }
 
 impl WholeFile {
+    /// A file for everybody whom the system lets read new ones. An old one keeps its permissions.
     pub(crate) fn create(target: &Path) -> Result<Self, Failure> {
+        Self::open(target, File::options())
+    }
+
+    /// A file for its owner alone. An old one keeps its permissions.
+    pub(crate) fn create_private(target: &Path) -> Result<Self, Failure> {
+        let mut options = File::options();
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Self::open(target, options)
+    }
+
+    fn open(target: &Path, mut options: OpenOptions) -> Result<Self, Failure> {
         // The rename would replace a link, and not the file that it points to.
-        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let target = behind_links(target);
         // It would also replace a device such as /dev/null, for those who may.
-        let other = fs::metadata(&target).is_ok_and(|found| !found.is_file());
+        let old = fs::metadata(&target).ok();
+        let other = old.as_ref().is_some_and(|found| !found.is_file());
         let name = target.file_name().filter(|_| !other);
         let Some(name) = name else {
             return Err(Failure::NotAFile { path: target });
         };
         let temporary = target.with_file_name(temporary_name(name));
-        match File::create_new(&temporary) {
-            Ok(file) => Ok(Self { target, temporary, file: BufWriter::new(file) }),
+        match options.write(true).create_new(true).open(&temporary) {
             Err(source) => Err(Failure::Output { path: target, source }),
+            Ok(file) => {
+                let new = Self { target, temporary, file: BufWriter::new(file) };
+                let keep = |old: Metadata| new.file.get_ref().set_permissions(old.permissions());
+                old.map_or(Ok(()), keep).map_err(|source| new.failure(source))?;
+                Ok(new)
+            }
         }
     }
 
@@ -44,9 +63,10 @@ impl WholeFile {
         written.map_err(|source| self.failure(source))
     }
 
-    /// The file is complete.
+    /// The file is complete. It is on disk before it has its name.
     pub(crate) fn commit(mut self) -> Result<(), Failure> {
-        let done = self.file.flush().and_then(|()| fs::rename(&self.temporary, &self.target));
+        let written = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+        let done = written.and_then(|()| fs::rename(&self.temporary, &self.target));
         done.map_err(|source| self.failure(source))
     }
 
@@ -116,6 +136,17 @@ impl Drop for WholeFolder {
     }
 }
 
+/// Where a path leads in the end, also where there is nothing yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        let Ok(link) = fs::read_link(&path) else { break };
+        path = path.parent().map_or_else(|| link.clone(), |folder| folder.join(&link));
+    }
+    fs::canonicalize(&path).unwrap_or(path)
+}
+
 /// A name beside `name` that nothing else has.
 fn temporary_name(name: &OsStr) -> OsString {
     let mut hidden = OsString::from(".");
@@ -148,6 +179,30 @@ mod tests {
         whole.commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_keeps_its_permissions_and_its_links() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mode = |name| fs::metadata(at(name)).unwrap().permissions().mode() & 0o777;
+        symlink("chat", at("link")).unwrap();
+        // The first time the link leads nowhere.
+        for (text, expected) in [("new", 0o600), ("newer", 0o640)] {
+            let mut file = WholeFile::create_private(&at("link")).unwrap();
+            file.write(text.as_bytes()).unwrap();
+            file.commit().unwrap();
+            assert_eq!(fs::read_to_string(at("chat")).unwrap(), text);
+            assert_eq!(mode("chat"), expected);
+            assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+            fs::set_permissions(at("chat"), PermissionsExt::from_mode(0o640)).unwrap();
+        }
+        WholeFile::create(&at("public")).unwrap().commit().unwrap();
+        fs::write(at("other"), "").unwrap();
+        assert_eq!(mode("public"), mode("other"));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Talk<'_> {
                 Ok(())
             }
             Order::Save(path) => {
-                let mut file = WholeFile::create(&from_home(path))?;
+                let mut file = WholeFile::create_private(&from_home(path))?;
                 file.write(format!("{}\n", self.chat.request().to_json()).as_bytes())?;
                 file.commit()?;
                 self.tell(&format!("saved {}", self.messages()));
