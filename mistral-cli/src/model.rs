@@ -2,10 +2,13 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use mistral_model::tokenizer::{TokenizerFile, TokenizerFormat};
 use mistral_model::weights::WeightsError;
-use mistral_model::{Checkpoint, ModelError, OpenOptions, Tokenizer, Transformer};
+use mistral_model::{
+    Adapter, Checkpoint, ModelError, OpenOptions, Session, SessionOptions, Tokenizer, Transformer,
+};
 
 use crate::demo;
 use crate::failure::Failure;
@@ -63,6 +66,19 @@ pub(crate) fn load(checkpoint: &Checkpoint<'_>) -> Result<Transformer, Failure> 
     let bytes = checkpoint.tensors().map(|(_, info)| info.bytes).sum();
     let progress = Progress::loading(bytes);
     Ok(checkpoint.load_with(|loaded| progress.reached(loaded.bytes))?)
+}
+
+/// An empty session of a model, with an adapter if there is one.
+pub(crate) fn session(
+    model: &Transformer,
+    options: SessionOptions,
+    adapter: Option<Arc<Adapter>>,
+) -> Result<Session<&Transformer>, ModelError> {
+    let session = Session::new(model, options)?;
+    match adapter {
+        Some(adapter) => session.with_adapter(adapter),
+        None => Ok(session),
+    }
 }
 
 /// The ids of a text that starts a sequence.

@@ -6,7 +6,7 @@ use clap::Args;
 use mistral_model::KvFormat;
 
 use super::number::number;
-use super::{ComputeArgs, SamplingArgs};
+use super::{AdapterArgs, ComputeArgs, SamplingArgs, TokenizerArgs};
 use crate::template::TemplateName;
 
 /// Talk with a model
@@ -30,6 +30,10 @@ pub(crate) struct ChatArgs {
     /// Instructions for the model
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
+    pub(crate) tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
+    #[command(flatten)]
     /// Put the guardrail of Mistral's paper before all instructions
     ///
     /// "Always assist with care, respect, and truth. Respond with utmost utility yet securely. Avoid

@@ -7,7 +7,7 @@ use clap::Args;
 use mistral_model::KvFormat;
 
 use super::number::{count, number};
-use super::{AdapterArgs, ComputeArgs, ConstraintArgs, SamplingArgs, TokenizerKind};
+use super::{AdapterArgs, ComputeArgs, ConstraintArgs, SamplingArgs, TokenizerArgs};
 
 /// Continue a text
 ///
@@ -34,9 +34,8 @@ pub(crate) struct GenerateArgs {
     /// model.safetensors (or shards with an index), or params.json with consolidated.safetensors.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Which tokenizer file of the folder to read [default: model, or else json, or else gguf]
-    #[arg(long, value_name = "FORMAT", requires = "model")]
-    pub(crate) tokenizer: Option<TokenizerKind>,
+    #[command(flatten)]
+    pub(crate) tokenizer: TokenizerArgs,
     #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
     /// Most tokens to write

@@ -30,7 +30,7 @@ pub(crate) use self::perplexity::PerplexityArgs;
 pub(crate) use self::quantize::QuantizeArgs;
 pub(crate) use self::sampling::SamplingArgs;
 pub(crate) use self::score::ScoreArgs;
-pub(crate) use self::tokenizer::TokenizerKind;
+pub(crate) use self::tokenizer::TokenizerArgs;
 use crate::token_list::TokenList;
 use crate::window_size::WindowSize;
 
@@ -225,11 +225,8 @@ pub(crate) struct TokenizeArgs {
     /// Folder of the model, or its tokenizer file [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Which tokenizer file of the folder to read [default: model, or else json, or else gguf]
-    ///
-    /// Where added_tokens.json lies beside them, json comes first: it alone knows the added pieces.
-    #[arg(long, value_name = "FORMAT", requires = "model")]
-    pub(crate) tokenizer: Option<TokenizerKind>,
+    #[command(flatten)]
+    pub(crate) tokenizer: TokenizerArgs,
     /// Print one JSON object: text, ids and pieces
     #[arg(long)]
     pub(crate) json: bool,

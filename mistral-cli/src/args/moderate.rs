@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mistral_model::KvFormat;
 
-use super::{ComputeArgs, TemplateArgs};
+use super::{AdapterArgs, ComputeArgs, TemplateArgs, TokenizerArgs};
 
 /// A guard that does not know should say so: where the model would rather say something else, its
 /// silence is better than a verdict.
@@ -41,6 +41,10 @@ pub(crate) struct ModerateArgs {
     /// Folder or GGUF file of the model [default: the demo model, which cannot judge]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     pub(crate) template: TemplateArgs,
     /// Least probability of the four answers together, of all that the model could say (0 to 1)

@@ -6,8 +6,8 @@ use clap::Args;
 use mistral_model::score::Reading;
 use mistral_model::{Config, KvFormat};
 
-use super::ComputeArgs;
 use super::number::number;
+use super::{AdapterArgs, ComputeArgs, TokenizerArgs};
 
 /// Measure how well a model predicts a text
 ///
@@ -30,6 +30,10 @@ pub(crate) struct PerplexityArgs {
     /// Folder or GGUF file of the model [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     /// Tokens of a window [default: the longest that the model takes]
     #[arg(long, value_name = "N", value_parser = number)]
     context: Option<usize>,

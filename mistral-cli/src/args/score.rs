@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mistral_model::KvFormat;
 
-use super::ComputeArgs;
+use super::{AdapterArgs, ComputeArgs, TokenizerArgs};
 
 /// Tell how likely continuations of a text are
 ///
@@ -44,6 +44,10 @@ pub(crate) struct ScoreArgs {
     /// Folder or GGUF file of the model [default: the demo model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Format of the cached keys and values: f32, f16, bf16 or int8

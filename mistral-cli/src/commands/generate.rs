@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::log_probs::TokenReport;
 use self::tokens::Tokens;
 use super::{print, print_json, print_json_line};
-use crate::args::{GenerateArgs, TokenizerKind};
+use crate::args::GenerateArgs;
 use crate::failure::Failure;
 use crate::input;
 use crate::interrupt::Interrupt;
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let stops = StopStrings::new(&args.stop)?;
     let prompt = args.prompt.as_deref().map(input::text).transpose()?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer(args.tokenizer.map(TokenizerKind::format))?;
+    let tokenizer = source.tokenizer(args.tokenizer.format())?;
     check_tokens(args, &tokenizer)?;
     let ids = model::encode(&tokenizer, prompt.as_deref().unwrap_or_default())?;
     if ids.is_empty() || prompt.as_deref() == Some("") {
@@ -67,10 +67,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let adapter = args.adapter.open(checkpoint.config())?;
     let model = model::load(&checkpoint)?;
-    let mut session = Session::new(&model, tokens::session_options(args, ids.len()))?;
-    if let Some(adapter) = adapter {
-        session = session.with_adapter(adapter)?;
-    }
+    let options = tokens::session_options(args, ids.len());
+    let mut session = model::session(&model, options, adapter)?;
     let drafter = tokens::drafter(args, session.options())?;
     let (prompt_logprobs, prefill) = prefill(args, &tokenizer, &mut session, &ids)?;
     sampler.observe(&ids);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mistral_model::{ModelError, Session};
+use mistral_model::ModelError;
 
 use crate::args::{LogitsArgs, TokensArgs};
 use crate::failure::Failure;
@@ -26,10 +26,8 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<(), Failure> {
     let checkpoint = ModelSource::new(args.model.as_deref()).checkpoint(options)?;
     let adapter = args.adapter.open(checkpoint.config())?;
     let model = model::load(&checkpoint)?;
-    let mut session = Session::new(&model, args.compute.session(args.kv_dtype, ids.len()))?;
-    if let Some(adapter) = adapter {
-        session = session.with_adapter(adapter)?;
-    }
+    let options = args.compute.session(args.kv_dtype, ids.len());
+    let mut session = model::session(&model, options, adapter)?;
     let progress = Progress::reading(ids.len(), session.options().max_chunk);
     out.write(&header(ids.len(), model.config().vocab_size))?;
     let mut bytes = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use mistral_model::Session;
 use mistral_model::chat::{Subject, Verdict, moderate};
 use serde::Serialize;
 
@@ -10,7 +9,7 @@ use super::{print, print_json};
 use crate::args::ModerateArgs;
 use crate::failure::Failure;
 use crate::input;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::template;
 
 /// What `--json` prints.
@@ -24,14 +23,17 @@ struct Report {
 pub(crate) fn run(args: &ModerateArgs) -> Result<(), Failure> {
     let text = input::text(&args.text)?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer(None)?;
+    let tokenizer = source.tokenizer(args.tokenizer.format())?;
     let format = template::format(&tokenizer, args.model.as_deref(), args.template.template)?;
     let subject = match &args.prompt {
         Some(prompt) => Subject::Answer { prompt, answer: &text },
         None => Subject::Prompt(&text),
     };
-    let model = source.load(args.compute.open.options())?;
-    let mut session = Session::new(&model, args.compute.session(args.kv_dtype, usize::MAX))?;
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    let adapter = args.adapter.open(checkpoint.config())?;
+    let model = model::load(&checkpoint)?;
+    let options = args.compute.session(args.kv_dtype, usize::MAX);
+    let mut session = model::session(&model, options, adapter)?;
     let found = moderate(&*format, &mut session, subject, args.min_share)?;
     if !args.json {
         return print(&format!("{}\n", found.verdict));

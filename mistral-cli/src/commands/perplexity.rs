@@ -1,7 +1,7 @@
 //! `mistral perplexity`: how well a model predicts a text.
 
+use mistral_model::SessionOptions;
 use mistral_model::score::{Perplexity, Reading, TextScore, TextTokens};
-use mistral_model::{Session, SessionOptions};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -27,16 +27,17 @@ struct Report {
 pub(crate) fn run(args: &PerplexityArgs) -> Result<(), Failure> {
     let text = Stream::open(&args.file)?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer(None)?;
+    let tokenizer = source.tokenizer(args.tokenizer.format())?;
     let checkpoint = source.checkpoint(args.compute.open.options())?;
     let reading = args.reading(checkpoint.config());
+    let adapter = args.adapter.open(checkpoint.config())?;
     let model = model::load(&checkpoint)?;
     let options = SessionOptions {
         kv_dtype: args.kv_dtype,
         max_chunk: args.compute.chunk.get(),
         ..Default::default()
     };
-    let mut perplexity = Perplexity::new(Session::new(&model, options)?, reading)?;
+    let mut perplexity = Perplexity::new(model::session(&model, options, adapter)?, reading)?;
 
     let progress = text.bytes.map(Progress::scoring);
     let name = text.name;

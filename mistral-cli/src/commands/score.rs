@@ -4,14 +4,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use mistral_model::score::{Choices, LogLikelihood, Scorer, TokenPair};
-use mistral_model::{Session, SessionOptions, Tokenizer, Transformer};
+use mistral_model::{SessionOptions, Tokenizer, Transformer};
 use serde::Serialize;
 
 use super::print;
 use crate::args::ScoreArgs;
 use crate::failure::Failure;
 use crate::input;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::progress::Progress;
 use crate::requests::{Kind, Request};
 
@@ -52,18 +52,20 @@ struct Marks {
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let requests = requests(args)?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer(None)?;
+    let tokenizer = source.tokenizer(args.tokenizer.format())?;
     let mut pairs = requests
         .iter()
         .map(|request| pairs(request, &tokenizer, &args.delimiter))
         .collect::<Result<Vec<_>, Failure>>()?;
-    let model = source.load(args.compute.open.options())?;
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    let adapter = args.adapter.open(checkpoint.config())?;
+    let model = model::load(&checkpoint)?;
     let options = SessionOptions {
         kv_dtype: args.kv_dtype,
         max_chunk: args.compute.chunk.get(),
         ..Default::default()
     };
-    let mut scorer = Scorer::new(Session::new(&model, options)?)?;
+    let mut scorer = Scorer::new(model::session(&model, options, adapter)?)?;
     if let Some(longest) = scorer.longest().filter(|_| args.truncate) {
         pairs.iter_mut().flatten().for_each(|pair| pair.keep_last(longest));
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::args::{TokenizeArgs, TokenizerKind};
+use crate::args::TokenizeArgs;
 use crate::failure::Failure;
 use crate::input;
 use crate::model::{self, ModelSource};
@@ -19,8 +19,8 @@ struct Tokens<'a> {
 
 pub(crate) fn run(args: &TokenizeArgs) -> Result<(), Failure> {
     let text = input::text(&args.text)?;
-    let format = args.tokenizer.map(TokenizerKind::format);
-    let tokenizer = ModelSource::new(args.model.as_deref()).tokenizer(format)?;
+    let source = ModelSource::new(args.model.as_deref());
+    let tokenizer = source.tokenizer(args.tokenizer.format())?;
     let ids = model::encode(&tokenizer, &text)?;
     let pieces = ids.iter().map(|id| tokenizer.piece(*id).unwrap_or_default());
     if args.json {

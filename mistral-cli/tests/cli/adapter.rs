@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use super::program::{arg, copy_of, demo, golden, mistral};
+use super::program::{arg, copy_of, demo, golden, mistral, mistral_with_stdin};
 
 /// The logits that the options lead to.
 #[track_caller]
@@ -75,6 +75,23 @@ fn an_adapter_changes_the_text() {
         let plain = [&prompt[..], &["--weights", weights]].concat();
         let adapted = [&plain[..], &adapter].concat();
         assert_ne!(mistral(&adapted).text(), mistral(&plain).text(), "{weights}");
+    }
+}
+
+#[test]
+fn an_adapter_changes_what_every_command_says() {
+    let folder = tempfile::tempdir().unwrap();
+    loud(folder.path());
+    for command in [
+        &["score", "Once upon", " a time"][..],
+        &["perplexity", "-"],
+        &["moderate", "A tale", "--min-share", "0", "--json"],
+        &["chat", "--max-tokens", "12", "--temperature", "0"],
+    ] {
+        let run = |more: &[&str]| {
+            mistral_with_stdin(&[command, more].concat(), b"Who lived in the wood?\n").text()
+        };
+        assert_ne!(run(&["--adapter", arg(folder.path())]), run(&[]), "{command:?}");
     }
 }
 

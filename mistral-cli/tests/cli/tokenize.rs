@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::program::{arg, golden, mistral, mistral_with_stdin};
+use super::program::{arg, demo, golden, mistral, mistral_with_stdin};
 
 const TEXT: &str = "The wolf said nothing more.";
 
@@ -34,6 +34,17 @@ fn text_may_come_from_stdin_by_name_or_by_default() {
 #[test]
 fn the_empty_text_is_the_piece_that_begins_a_sequence() {
     assert_eq!(mistral(&["tokenize", ""]).text().lines().count(), 1);
+}
+
+#[test]
+fn every_command_that_reads_text_takes_the_tokenizer_that_is_named() {
+    let folder = demo();
+    for command in [&["chat"][..], &["score", "A", " b"], &["perplexity", "-"], &["moderate", "A"]]
+    {
+        let named = [command, &["--model", arg(&folder), "--tokenizer", "gguf"]].concat();
+        let error = mistral_with_stdin(&named, b"A fox\n").refusal();
+        assert!(error.contains("gguf"), "{error}");
+    }
 }
 
 #[test]

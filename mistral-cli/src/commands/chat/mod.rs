@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use mistral_model::chat::{ChatRequest, Conversation, ConversationError, Message, ReplyEnd};
 use mistral_model::generate::StopStrings;
-use mistral_model::{ModelError, Session, SessionOptions, Transformer};
+use mistral_model::{ModelError, SessionOptions, Transformer};
 
 use self::lines::Lines;
 use self::order::Order;
@@ -18,7 +18,7 @@ use crate::args::ChatArgs;
 use crate::failure::Failure;
 use crate::input;
 use crate::interrupt::Interrupt;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::output::WholeFile;
 use crate::template;
 
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     // Everything that can be wrong with the options, before the weights are read.
     args.sampling.sampler()?;
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer(None)?;
+    let tokenizer = source.tokenizer(args.tokenizer.format())?;
     let format = template::format(&tokenizer, args.model.as_deref(), args.template.template)?;
     let stops = args.stop.iter().map(String::as_str).chain(format.stop_strings().iter().copied());
     let stops = StopStrings::new(stops)?;
@@ -36,14 +36,16 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     };
     let lines = Lines::open(args.history.as_deref())?;
 
-    let model = source.load(args.compute.open.options())?;
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    let adapter = args.adapter.open(checkpoint.config())?;
+    let model = model::load(&checkpoint)?;
     let options = SessionOptions {
         // A window that has turned over can still take back an answer.
         rewind_slack: args.max_tokens.min(4096),
         ..args.compute.session(args.kv_dtype, usize::MAX)
     };
     let interrupt = Interrupt::listen()?;
-    let session = Session::new(&model, options)?.with_cancel(interrupt.flag());
+    let session = model::session(&model, options, adapter)?.with_cancel(interrupt.flag());
     let chat = Conversation::new(&*format, session, request, stops);
     let system = args.system.clone();
     let told = lines.of_a_person();

@@ -10,7 +10,7 @@ use mistral_model::{Scheduler, SchedulerOptions, Transformer};
 use super::journal::{Journal, digest};
 use super::line::{Settings, Text};
 use super::tokens;
-use crate::args::{GenerateArgs, TokenizerKind};
+use crate::args::GenerateArgs;
 use crate::failure::Failure;
 use crate::model::{self, ModelSource};
 use crate::{input, progress};
@@ -25,7 +25,7 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     let digests: Vec<u64> =
         lines.iter().map(|line| digest(&[options.as_bytes(), line.as_bytes()])).collect();
     let source = ModelSource::new(args.model.as_deref());
-    let tokenizer = source.tokenizer(args.tokenizer.map(TokenizerKind::format))?;
+    let tokenizer = source.tokenizer(args.tokenizer.format())?;
     super::check_tokens(args, &tokenizer)?;
     let mut journal = Journal::open(out, &digests)?;
     if journal.lines() == lines.len() {
@@ -62,7 +62,7 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
 fn fingerprint(args: &GenerateArgs) -> String {
     let open = args.compute.open;
     let window = (open.window.map(|window| window.0), args.sinks);
-    let model = (&args.model, &args.adapter, args.tokenizer, open.weights, window);
+    let model = (&args.model, &args.adapter, &args.tokenizer, open.weights, window);
     let ends = (args.max_tokens, &args.stop, &args.stop_token, args.ignore_eos);
     format!("{model:?} {:?} {:?} {:?} {ends:?}", args.kv_dtype, args.sampling, args.constraint)
 }
