@@ -66,8 +66,12 @@ pub(crate) enum Failure {
     Unscorable { name: String, line: usize, source: Box<RequestError> },
     #[error("cannot read {name}")]
     Input { name: String, source: io::Error },
-    #[error("{name} is not UTF-8: byte {offset} is {found:#04x}")]
+    #[error(
+        "{name} is not UTF-8: byte {offset} is {found:#04x}; convert it, for instance with iconv"
+    )]
     NotUtf8 { name: String, offset: usize, found: u8 },
+    #[error("{name} has more than {limit} bytes, expected no more")]
+    TooLong { name: String, limit: usize },
     #[error("{} is no ordinary file, expected the name of one, old or new", .path.display())]
     NotAFile { path: PathBuf },
     #[error("{} is being written to by another process: wait for it, or choose another file", .path.display())]

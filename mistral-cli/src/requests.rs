@@ -22,6 +22,14 @@ pub(crate) enum Kind {
 /// A line that is no request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotARequest {
+    #[error("it is empty, not the JSON of a request: write one, or take the line out")]
+    Empty,
+    #[error("it begins with a byte order mark (U+FEFF), expected JSON: save the file without one")]
+    ByteOrderMark,
+    #[error(
+        "it is not UTF-8: its byte {offset} is {found:#04x}; convert it, for instance with iconv"
+    )]
+    NotUtf8 { offset: usize, found: u8 },
     #[error("it is not the JSON of a request")]
     Json(#[from] serde_json::Error),
     #[error("expected either \"continuation\" or \"choices\"")]
@@ -44,6 +52,18 @@ struct Line {
     answer: Option<usize>,
 }
 
+/// The text of a line that may hold JSON.
+pub(crate) fn text(line: &[u8]) -> Result<&str, NotARequest> {
+    let text = str::from_utf8(line).map_err(|error| {
+        let offset = error.valid_up_to();
+        NotARequest::NotUtf8 { offset, found: line[offset] }
+    })?;
+    if text.starts_with('\u{feff}') {
+        return Err(NotARequest::ByteOrderMark);
+    }
+    if text.trim().is_empty() { Err(NotARequest::Empty) } else { Ok(text) }
+}
+
 impl Request {
     /// One continuation, or the choices of a question.
     pub(crate) fn new(context: String, continuations: Vec<String>) -> Self {
@@ -54,8 +74,8 @@ impl Request {
         Self { context, continuations, kind }
     }
 
-    pub(crate) fn from_json(line: &str) -> Result<Self, NotARequest> {
-        let Line { context, continuation, choices, answer } = serde_json::from_str(line)?;
+    pub(crate) fn from_json(line: &[u8]) -> Result<Self, NotARequest> {
+        let Line { context, continuation, choices, answer } = serde_json::from_str(text(line)?)?;
         match (continuation, choices) {
             (Some(_), None) if answer.is_some() => Err(NotARequest::AnswerWithoutChoices),
             (Some(continuation), None) => {

@@ -27,22 +27,44 @@ pub(crate) struct ConstraintArgs {
     regex: Option<String>,
 }
 
+/// What a text must follow, read and not yet understood.
+#[derive(Debug)]
+pub(crate) enum Form {
+    Free,
+    JsonSchema(String),
+    Grammar(String),
+    Regex(String),
+}
+
 impl ConstraintArgs {
-    /// The constraint that was asked for; `ends` are the tokens that end a sequence.
-    pub(crate) fn read(
+    /// What was asked for. Standard input can be read only once.
+    pub(crate) fn read(&self) -> Result<Form, Failure> {
+        let text = |file| input::file(file, input::CONSTRAINT);
+        Ok(if let Some(file) = &self.json_schema {
+            Form::JsonSchema(text(file)?)
+        } else if let Some(file) = &self.grammar {
+            Form::Grammar(text(file)?)
+        } else if let Some(expression) = &self.regex {
+            Form::Regex(expression.clone())
+        } else {
+            Form::Free
+        })
+    }
+}
+
+impl Form {
+    /// Holds texts to it; `ends` are the tokens that end a sequence.
+    pub(crate) fn constraint(
         &self,
         tokenizer: &Tokenizer,
         ends: &[u32],
     ) -> Result<Option<Constraint>, Failure> {
         let constraints = || Constraints::new(tokenizer, ends);
-        Ok(if let Some(file) = &self.json_schema {
-            Some(constraints()?.json_schema(&input::file(file)?)?)
-        } else if let Some(file) = &self.grammar {
-            Some(constraints()?.grammar(&input::file(file)?)?)
-        } else if let Some(expression) = &self.regex {
-            Some(constraints()?.regex(expression)?)
-        } else {
-            None
+        Ok(match self {
+            Self::Free => None,
+            Self::JsonSchema(schema) => Some(constraints()?.json_schema(schema)?),
+            Self::Grammar(grammar) => Some(constraints()?.grammar(grammar)?),
+            Self::Regex(expression) => Some(constraints()?.regex(expression)?),
         })
     }
 }

@@ -89,7 +89,7 @@ pub(crate) struct GenerateArgs {
     /// A line has index, digest, id and prompt, text, prompt_tokens, generated_tokens, stop_reason,
     /// stop_string and seed; or error. It is on disk before the next one is written. The same command
     /// goes on behind the last whole line, whatever has ended it; a file that is not of this batch,
-    /// with these options, is refused.
+    /// with these options and this model, is refused.
     #[arg(long, value_name = "FILE", requires = "batch")]
     pub(crate) out: Option<PathBuf>,
     /// Most lines of --batch that are answered together

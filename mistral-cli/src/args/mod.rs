@@ -22,7 +22,7 @@ use mistral_model::{Config, KvFormat, OpenOptions, SessionOptions, WeightFormat}
 pub(crate) use self::adapter::AdapterArgs;
 pub(crate) use self::bench::BenchArgs;
 pub(crate) use self::chat::{ChatArgs, TemplateArgs};
-pub(crate) use self::constraint::ConstraintArgs;
+pub(crate) use self::constraint::{ConstraintArgs, Form};
 pub(crate) use self::generate::{GenerateArgs, Speculation};
 pub(crate) use self::moderate::ModerateArgs;
 use self::number::{number, positive};

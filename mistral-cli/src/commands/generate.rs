@@ -60,8 +60,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         return Err(ModelError::EmptyPrompt.into());
     }
     let prompt = prompt.unwrap_or_default();
+    let form = args.constraint.read()?;
     let checkpoint = source.checkpoint(args.compute.open.options())?;
-    if let Some(constraint) = args.constraint.read(&tokenizer, &checkpoint.config().eos_tokens)? {
+    if let Some(constraint) = form.constraint(&tokenizer, &checkpoint.config().eos_tokens)? {
         sampler = sampler.with_filter(constraint);
     }
 

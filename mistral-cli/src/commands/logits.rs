@@ -43,7 +43,7 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<(), Failure> {
 fn ids(args: &TokensArgs) -> Result<Vec<u32>, Failure> {
     let list = match (&args.tokens, &args.tokens_file) {
         (Some(list), _) => list.clone(),
-        (None, Some(path)) => input::file(path)?.parse()?,
+        (None, Some(path)) => input::file(path, input::TEXT)?.parse()?,
         // The command line requires one of the two.
         (None, None) => TokenList(Vec::new()),
     };

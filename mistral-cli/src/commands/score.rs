@@ -94,9 +94,8 @@ fn requests(args: &ScoreArgs) -> Result<Vec<Request>, Failure> {
         let context = args.context.clone().unwrap_or_default();
         return Ok(vec![Request::new(context, args.continuations.clone())]);
     };
-    let text = input::file(path)?;
-    let requests = text.lines().enumerate().map(|(index, line)| {
-        Request::from_json(line).map_err(|source| Failure::Request {
+    let requests = input::lines(path)?.into_iter().enumerate().map(|(index, line)| {
+        Request::from_json(&line).map_err(|source| Failure::Request {
             name: input::name(path),
             line: index + 1,
             source,

@@ -104,6 +104,26 @@ fn a_configuration_without_an_end_is_not_read_to_its_end() {
     assert_contains(&error, &["/dev/zero", "file too large"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn no_file_is_read_without_a_limit() {
+    const ZERO: &str = "/dev/zero";
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    for (args, limit) in [
+        (&["generate", "A", "--json-schema", ZERO][..], 64 << 10),
+        (&["generate", "A", "--grammar", ZERO], 64 << 10),
+        (&["generate", "--batch", ZERO, "--out", arg(&out)], 16 << 20),
+        (&["chat", "--load", ZERO], 16 << 20),
+        (&["score", "--file", ZERO], 16 << 20),
+        (&["logits", "--tokens-file", ZERO, "--out", arg(&out)], 256 << 20),
+    ] {
+        let told = format!("{ZERO} has more than {limit} bytes, expected no more");
+        assert_contains(&mistral(args).refusal(), &[&told]);
+    }
+    assert_eq!(files_in(folder.path()), 0);
+}
+
 #[test]
 fn help_and_version_are_no_errors() {
     for args in [&["--help"][..], &["--version"], &["generate", "--help"], &["help", "logits"]] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::program::{arg, command, demo, mistral, mistral_with_stdin};
+use super::program::{arg, command, configure, copy_of, demo, mistral, mistral_with_stdin};
 
 /// Lines that differ in everything.
 fn input() -> String {
@@ -101,6 +101,81 @@ fn a_line_that_cannot_be_answered_is_told_so_in_its_place() {
     let message = answers[4]["error"].as_str().unwrap();
     assert!(message.contains("temperature is -1"), "{message}");
     assert_eq!(answers[4]["id"], 7);
+}
+
+#[test]
+fn what_is_wrong_with_a_line_is_told_with_its_number_and_the_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = "{\"prompt\": \"A fox\", \"max_tokens\": 1}";
+    let bad: [(&[u8], &str); 5] = [
+        (
+            b"\xef\xbb\xbf{\"prompt\": \"A fox\"}",
+            "line 1 of the batch is no request: it begins with a byte order mark",
+        ),
+        (
+            b"{\"prompt\": \"caf\xe9\"}",
+            "line 2 of the batch is no request: it is not UTF-8: its byte 15 is 0xe9; convert it",
+        ),
+        (b"", "line 3 of the batch is no request: it is empty"),
+        (b"{\"prompt\": \"\", \"id\": 4}", "the prompt is empty"),
+        (
+            b"{\"prompt\": 1}",
+            "line 5 of the batch is no request: it is not the JSON of a request: invalid type",
+        ),
+    ];
+    let (from, to) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let lines = bad.iter().map(|(line, _)| *line).chain([good.as_bytes()]);
+    fs::write(&from, lines.collect::<Vec<_>>().join(&b'\n')).unwrap();
+    let args = ["generate", "--batch", arg(&from), "--out", arg(&to)];
+    mistral(&args).text();
+    let answers = parse(&fs::read_to_string(&to).unwrap());
+    for (answer, (_, told)) in answers.iter().zip(bad) {
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(told), "{told:?} is not in {error:?}");
+    }
+    assert_eq!(answers[3]["id"], 4);
+    assert!(answers[5]["text"].is_string());
+}
+
+#[test]
+fn an_id_comes_back_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids =
+        ["12345678901234567890123", "null", "1.50", "{\"b\": [1e2],  \"a\": null}", "\"\\u00e9\""];
+    let lines = ids.map(|id| format!("{{\"prompt\": \"A\", \"id\": {id}, \"max_tokens\": 0}}\n"));
+    let answers = batch(folder.path(), &lines.concat(), &[]);
+    for (answer, id) in answers.lines().zip(ids) {
+        assert!(answer.contains(&format!(",\"id\":{id},")), "{id} is not in {answer}");
+    }
+    let refused = "{\"prompt\": \"\", \"id\": null}\n{\"prompt\": \"\"}\n";
+    let answers = batch(tempfile::tempdir().unwrap().path(), refused, &[]);
+    let null: Vec<bool> = answers.lines().map(|answer| answer.contains("\"id\":null,")).collect();
+    assert_eq!(null, [true, false]);
+}
+
+#[test]
+fn answers_of_other_contents_are_refused_wherever_they_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = copy_of(&demo());
+    let schema = folder.path().join("schema.json");
+    fs::write(&schema, "{\"type\": \"integer\"}").unwrap();
+    let line = "{\"prompt\": \"A fox\", \"max_tokens\": 2}\n";
+    let run = |model: &Path, schema: &Path| {
+        let (from, to) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+        fs::write(&from, line).unwrap();
+        let args = ["generate", "--batch", arg(&from), "--out", arg(&to), "--model", arg(model)];
+        mistral(&[&args[..], &["--json-schema", arg(schema)]].concat())
+    };
+    run(model.path(), &schema).text();
+    // The same elsewhere.
+    let moved = folder.path().join("moved.json");
+    fs::copy(&schema, &moved).unwrap();
+    run(&demo(), &moved).text();
+    fs::write(&schema, "{\"type\": \"boolean\"}").unwrap();
+    assert!(run(model.path(), &schema).refusal().contains("line 1 of"));
+    // The same name, and other numbers in it.
+    configure(model.path(), json!({"rms_norm_eps": 0.25}));
+    assert!(run(model.path(), &moved).refusal().contains("line 1 of"));
 }
 
 #[test]

@@ -70,7 +70,9 @@ fn a_tilde_is_the_home_of_who_types_it() {
 fn a_line_that_is_no_text_is_refused_with_its_place_and_the_next_is_answered() {
     let run = mistral_with_stdin(&ARGS, b"four \xff\nHi\n");
     assert_eq!((run.code, run.stdout), (Some(0), chat(&[], "Hi\n").text()));
-    assert_eq!(run.stderr, "error: standard input is not UTF-8: byte 5 is 0xff\n");
+    let error =
+        "error: standard input is not UTF-8: byte 5 is 0xff; convert it, for instance with iconv\n";
+    assert_eq!(run.stderr, error);
 }
 
 #[test]

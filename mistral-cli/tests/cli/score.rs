@@ -135,6 +135,18 @@ fn a_line_that_is_no_request_is_named_before_anything_is_printed() {
     }
     let error = mistral_with_stdin(&["score", "--file", "-"], b"\xff").refusal();
     assert!(error.contains("byte 0 is 0xff"), "{error}");
+    for (bad, part) in [
+        (&b""[..], "line 2 of standard input is no request\n  caused by: it is empty"),
+        (
+            b"\xef\xbb\xbf{}",
+            "line 2 of standard input is no request\n  caused by: it begins with a byte order mark",
+        ),
+        (b"\"caf\xe9\"", "caused by: it is not UTF-8: its byte 4 is 0xe9; convert it"),
+    ] {
+        let text = [good.as_bytes(), bad, b""].join(&b'\n');
+        let error = mistral_with_stdin(&["score", "--file", "-"], &text).refusal();
+        assert!(error.contains(part), "{error}");
+    }
     assert!(mistral(&["score", "A", ""]).refusal().contains("no token of its own"));
     for args in [&["score"][..], &["score", "A"], &["score", "A", "b", "--file", "-"]] {
         let run = mistral(args);

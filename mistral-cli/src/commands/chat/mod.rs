@@ -60,7 +60,7 @@ fn opening(system: Option<&str>, guardrail: bool) -> ChatRequest {
 
 /// A conversation from a file.
 fn load(path: &Path) -> Result<ChatRequest, Failure> {
-    let text = input::file(path)?;
+    let text = input::file(path, input::CHAT)?;
     let path = path.to_owned();
     ChatRequest::from_json(&text).map_err(|source| Failure::NoConversation { path, source })
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use mistral_model::generate::StopStrings;
 use mistral_model::scheduler::{Progress, RequestId};
-use mistral_model::{Scheduler, SchedulerOptions, Transformer};
+use mistral_model::{Adapter, ModelError, Scheduler, SchedulerOptions, Transformer};
 
 use super::journal::{Journal, digest};
 use super::line::{Settings, Text};
 use super::tokens;
-use crate::args::GenerateArgs;
+use crate::args::{Form, GenerateArgs};
 use crate::failure::Failure;
 use crate::model::{self, ModelSource};
 use crate::{input, progress};
@@ -19,22 +19,22 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     // What is wrong with the options is wrong with every line.
     args.sampling.sampler()?;
     StopStrings::new(&args.stop)?;
-    let input = input::file(batch)?;
-    let lines: Vec<&str> = input.lines().collect();
-    let options = fingerprint(args);
-    let digests: Vec<u64> =
-        lines.iter().map(|line| digest(&[options.as_bytes(), line.as_bytes()])).collect();
+    let lines = input::lines(batch)?;
+    let form = args.constraint.read()?;
     let source = ModelSource::new(args.model.as_deref());
     let tokenizer = source.tokenizer(args.tokenizer.format())?;
     super::check_tokens(args, &tokenizer)?;
+    let checkpoint = source.checkpoint(args.compute.open.options())?;
+    let constraint = form.constraint(&tokenizer, &checkpoint.config().eos_tokens)?;
+    let adapter = args.adapter.open(checkpoint.config())?;
+    let model = model::load(&checkpoint)?;
+
+    let asked = fingerprint(args, &form, &model, adapter.as_deref())?;
+    let digests: Vec<u64> = lines.iter().map(|line| digest(&[asked.as_bytes(), line])).collect();
     let mut journal = Journal::open(out, &digests)?;
     if journal.lines() == lines.len() {
         return Ok(());
     }
-    let checkpoint = source.checkpoint(args.compute.open.options())?;
-    let constraint = args.constraint.read(&tokenizer, &checkpoint.config().eos_tokens)?;
-    let adapter = args.adapter.open(checkpoint.config())?;
-    let model = model::load(&checkpoint)?;
     let options = SchedulerOptions {
         session: tokens::session_options(args, usize::MAX),
         max_running: args.parallel.get(),
@@ -43,7 +43,7 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     let mut work = Work {
         settings: Settings { args, tokenizer: &tokenizer, constraint, adapter },
         scheduler: Scheduler::new(&model, options)?,
-        lines: lines.iter().copied().enumerate().skip(journal.lines()).collect(),
+        lines: lines.iter().map(Vec::as_slice).enumerate().skip(journal.lines()).collect(),
         texts: HashMap::new(),
         answers: BTreeMap::new(),
     };
@@ -58,13 +58,17 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     Ok(())
 }
 
-/// The options that an answer depends on.
-fn fingerprint(args: &GenerateArgs) -> String {
-    let open = args.compute.open;
-    let window = (open.window.map(|window| window.0), args.sinks);
-    let model = (&args.model, &args.adapter, &args.tokenizer, open.weights, window);
+/// What an answer depends on beside its line. Where files lie does not count, only what they hold.
+fn fingerprint(
+    args: &GenerateArgs,
+    form: &Form,
+    model: &Transformer,
+    adapter: Option<&Adapter>,
+) -> Result<String, ModelError> {
+    let numbers = (model.fingerprint()?, adapter.map(Adapter::fingerprint).transpose()?);
     let ends = (args.max_tokens, &args.stop, &args.stop_token, args.ignore_eos);
-    format!("{model:?} {:?} {:?} {:?} {ends:?}", args.kv_dtype, args.sampling, args.constraint)
+    let settings = (model.config(), &args.tokenizer, args.sinks, args.kv_dtype, &args.sampling);
+    Ok(format!("{numbers:?} {settings:?} {form:?} {ends:?}"))
 }
 
 /// The requests on their way.
@@ -72,7 +76,7 @@ struct Work<'a> {
     settings: Settings<'a>,
     scheduler: Scheduler<&'a Transformer>,
     /// Those that were not looked at yet.
-    lines: VecDeque<(usize, &'a str)>,
+    lines: VecDeque<(usize, &'a [u8])>,
     texts: HashMap<RequestId, Text<'a>>,
     /// Those whose turn to be written has not come, by line.
     answers: BTreeMap<usize, String>,
@@ -114,7 +118,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn submit(&mut self, index: usize, line: &str) {
+    fn submit(&mut self, index: usize, line: &[u8]) {
         let answer = match Text::read(&self.settings, index, line) {
             Err(refusal) => refusal,
             Ok((text, request)) => match self.scheduler.submit(request) {

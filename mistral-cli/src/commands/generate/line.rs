@@ -6,20 +6,22 @@ use std::sync::Arc;
 use mistral_model::generate::{Constraint, StopStrings, TextStream};
 use mistral_model::scheduler::Finish;
 use mistral_model::tokenizer::TokenizerError;
-use mistral_model::{Adapter, Request, SamplerOptions, Tokenizer};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use mistral_model::{Adapter, ModelError, Request, SamplerOptions, Tokenizer};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::args::GenerateArgs;
 use crate::failure::Failure;
-use crate::model;
+use crate::{model, requests};
 
 /// What a line asks for. What it leaves out is as the options say.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with a prompt")]
 pub(super) struct Line {
     prompt: String,
-    id: Option<Value>,
+    /// As it is written: a number may have more digits than any type here.
+    #[serde(default, deserialize_with = "written")]
+    id: Option<Box<RawValue>>,
     max_tokens: Option<usize>,
     temperature: Option<f32>,
     top_k: Option<usize>,
@@ -29,11 +31,16 @@ pub(super) struct Line {
     stop: Option<Vec<String>>,
 }
 
+/// A field that is there, even if it is null.
+fn written<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(field).map(Some)
+}
+
 /// What is answered to a request that came to its end.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
+    id: Option<&'a RawValue>,
     prompt: &'a str,
     text: &'a str,
     prompt_tokens: usize,
@@ -47,7 +54,7 @@ struct Answer<'a> {
 #[derive(Debug, Serialize)]
 struct Refusal {
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<Value>,
+    id: Option<Box<RawValue>>,
     error: String,
 }
 
@@ -73,14 +80,22 @@ pub(super) struct Text<'t> {
     text: String,
 }
 
+impl Line {
+    fn from_json(index: usize, line: &[u8]) -> Result<Self, Failure> {
+        let read = requests::text(line).and_then(|text| Ok(serde_json::from_str(text)?));
+        let line = index + 1;
+        read.map_err(|source| Failure::Request { name: "the batch".to_owned(), line, source })
+    }
+}
+
 impl<'t> Text<'t> {
     /// Reads a line. What is wrong with it is an answer.
     pub(super) fn read(
         settings: &Settings<'t>,
         index: usize,
-        line: &str,
+        line: &[u8],
     ) -> Result<(Self, Request), String> {
-        let line: Line = serde_json::from_str(line).map_err(|error| refusal(None, &error))?;
+        let line = Line::from_json(index, line).map_err(|error| refusal(None, &error))?;
         match Self::begin(settings, &line) {
             Err(error) => Err(refusal(line.id, &error)),
             Ok((request, stream, stops)) => {
@@ -99,6 +114,9 @@ impl<'t> Text<'t> {
     ) -> Result<(Request, TextStream<'t>, StopStrings), Failure> {
         let Settings { args, tokenizer, constraint, adapter } = settings;
         let prompt = model::encode(tokenizer, &line.prompt)?;
+        if line.prompt.is_empty() {
+            return Err(ModelError::EmptyPrompt.into());
+        }
         let stream = TextStream::after(tokenizer, &prompt)?;
         let stops = StopStrings::new(line.stop.as_ref().unwrap_or(&args.stop))?;
         let mut sampler = args.sampling.sampler_with(sampling(args, line))?;
@@ -134,7 +152,7 @@ impl<'t> Text<'t> {
             _ => "end_of_sequence",
         };
         fields(&Answer {
-            id: self.line.id.as_ref(),
+            id: self.line.id.as_deref(),
             prompt: &self.line.prompt,
             text: &self.text,
             prompt_tokens: self.prompt_tokens,
@@ -165,7 +183,7 @@ fn sampling(args: &GenerateArgs, line: &Line) -> SamplerOptions {
 }
 
 /// An error with its causes, as an answer.
-fn refusal(id: Option<Value>, error: &dyn Error) -> String {
+fn refusal(id: Option<Box<RawValue>>, error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
