@@ -72,6 +72,11 @@ pub(crate) enum Failure {
     NotUtf8 { name: String, offset: usize, found: u8 },
     #[error("{name} has more than {limit} bytes, expected no more")]
     TooLong { name: String, limit: usize },
+    #[error(
+        "{} does not begin with #V2, as the history of a chat does: its lines would be lost; \
+         expected an empty file, a new one, or one of --history", .path.display()
+    )]
+    NotAHistory { path: PathBuf },
     #[error("{} is no ordinary file, expected the name of one, old or new", .path.display())]
     NotAFile { path: PathBuf },
     #[error("{} is being written to by another process: wait for it, or choose another file", .path.display())]

@@ -49,6 +49,8 @@ pub(crate) struct ChatArgs {
     pub(crate) history: Option<PathBuf>,
     /// Most tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = number)]
+    ///
+    /// The last 1000 are kept. A file of anything else is refused.
     pub(crate) max_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,

@@ -1,6 +1,7 @@
 //! `mistral chat` at a terminal: what a person types, sees, and gets back.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -150,6 +151,46 @@ fn lines_come_back_also_those_of_an_earlier_run() {
     person.leaves();
     let mode = fs::metadata(&history).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "others can read {mode:o}");
+}
+
+#[test]
+fn a_file_that_is_no_history_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = folder.path().join("notes");
+    let chat = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mistral"));
+        command.args(["chat", "--history", "notes"]).env("TERM", "xterm").current_dir(&folder);
+        let options = Options::new().timeout_ms(Some(60_000));
+        spawn_with_options(command, options).unwrap()
+    };
+    for text in ["dear diary\n", "#V22\n", "#"] {
+        fs::write(&notes, text).unwrap();
+        let mut session = chat();
+        let shown = session.exp_eof().unwrap();
+        assert!(shown.starts_with("error: notes does not begin with #V2"), "{shown}");
+        let end = session.process().wait().unwrap();
+        assert!(matches!(end, WaitStatus::Exited(_, 2)), "{end:?}");
+        assert_eq!(fs::read_to_string(&notes).unwrap(), text);
+    }
+    fs::write(&notes, "").unwrap();
+    let mut person = Person::sits_down(&folder, &["--history", "notes"]);
+    person.says("/reset");
+    person.leaves();
+    assert!(fs::read_to_string(&notes).unwrap().starts_with("#V2\n"));
+}
+
+#[test]
+fn a_byte_that_is_no_text_costs_its_line_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut person = Person::sits_down(&folder, &["--max-tokens", "2"]);
+    let mut terminal = person.0.process().get_file_handle().unwrap();
+    terminal.write_all(b"caf\xff").unwrap();
+    person.sees("note: what was typed is not UTF-8: the line is empty again");
+    person.sees(PROMPT);
+    person.says("Hi");
+    let messages = person.saves(&folder);
+    assert_eq!((messages.len(), &messages[0]["content"]), (2, &json!("Hi")));
+    person.leaves();
 }
 
 #[test]

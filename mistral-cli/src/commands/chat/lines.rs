@@ -1,7 +1,7 @@
 //! Lines: typed and edited at a terminal, or as they come.
 
 use std::fs::File;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use rustyline::error::ReadlineError;
@@ -36,6 +36,7 @@ impl Lines {
         let mut editor = DefaultEditor::with_config(config)?;
         if let Some(path) = history {
             touch(path).map_err(|source| Failure::Output { path: path.to_owned(), source })?;
+            check(path)?;
             editor.load_history(path).map_err(|error| match error {
                 ReadlineError::Io(source) => Failure::Input { name: input::name(path), source },
                 other => other.into(),
@@ -73,6 +74,10 @@ impl Lines {
                 Err(ReadlineError::Interrupted) if emptied => note("Ctrl-D or /quit leaves"),
                 Err(ReadlineError::Interrupted) => emptied = true,
                 Err(ReadlineError::Eof) => return Ok(None),
+                // The editor has let go of the line, and of what came with that byte.
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    note("what was typed is not UTF-8: the line is empty again");
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -88,22 +93,23 @@ fn touch(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
+/// Refuses a file of other lines than ours: the editor would write it anew without them.
+fn check(path: &Path) -> Result<(), Failure> {
+    // As the editor begins its own.
+    const MARK: &[u8] = b"#V2\n";
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut begin));
+    read.map_err(|source| Failure::Input { name: input::name(path), source })?;
+    if begin.is_empty() || begin == MARK {
+        return Ok(());
+    }
+    Err(Failure::NotAHistory { path: path.to_owned() })
+}
+
 fn plain(input: &mut impl BufRead) -> Result<Option<String>, Failure> {
-    const NAME: &str = "standard input";
-    let mut bytes = Vec::new();
-    let read = input.read_until(b'\n', &mut bytes);
-    read.map_err(|source| Failure::Input { name: NAME.to_owned(), source })?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let mut line = input::utf8(NAME.to_owned(), bytes)?;
-    if line.ends_with('\n') {
-        line.pop();
-        if line.ends_with('\r') {
-            line.pop();
-        }
-    }
-    Ok(Some(line))
+    let name = || input::STDIN_NAME.to_owned();
+    let line = input::line(input, name)?;
+    line.map(|line| input::utf8(name(), line)).transpose()
 }
 
 #[cfg(test)]
