@@ -17,18 +17,26 @@ pub(crate) struct Interrupt {
     first: Arc<Mutex<Option<Instant>>>,
     /// Whether it was, for those who only read.
     flag: Arc<AtomicBool>,
+    /// Whether nothing is under way that it could stop.
+    idle: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// From now on the first Ctrl-C is only noted, and one that comes later than a second after it
-    /// ends the process.
+    /// From now on the first Ctrl-C is only noted, unless it finds us [idle](Self::idle), and one
+    /// that comes later than a second after it ends the process.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let interrupt = Self::default();
         let noted = interrupt.clone();
         ctrlc::set_handler(move || {
-            if noted.first().get_or_insert_with(Instant::now).elapsed() > SAME_WISH {
+            let mut first = noted.first();
+            let ends = match *first {
+                None => noted.idle.load(Ordering::Relaxed),
+                Some(first) => first.elapsed() > SAME_WISH,
+            };
+            if ends {
                 process::exit(1);
             }
+            first.get_or_insert_with(Instant::now);
             noted.flag.store(true, Ordering::Relaxed);
         })?;
         Ok(interrupt)
@@ -41,6 +49,11 @@ impl Interrupt {
     /// Becomes true when Ctrl-C is pressed.
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.flag)
+    }
+
+    /// Whether there is nothing that the first Ctrl-C could stop but the process.
+    pub(crate) fn idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
     }
 
     /// The next Ctrl-C is the first again.

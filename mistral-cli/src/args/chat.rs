@@ -16,7 +16,11 @@ use crate::template::TemplateName;
 /// is a message, and nothing but the answers is printed.
 ///
 /// Lines that begin with / are commands: /help lists them. Ctrl-C stops the answer, not the program;
-/// what was said of it stays in the conversation. Ctrl-D or /quit ends the program.
+/// what was said of it stays in the conversation. Ctrl-D or /quit ends the program. Where lines come
+/// from no terminal, Ctrl-C ends it while it waits for one.
+///
+/// Tools that a loaded conversation offers may be called: calls are shown as JSON, and /result TEXT
+/// answers them one by one.
 ///
 /// What is typed is always text: nothing in it steers the model, however it is spelled.
 #[derive(Debug, Args)]

@@ -241,3 +241,26 @@ fn ctrl_c_while_a_message_is_read_forgets_the_message_and_not_the_conversation()
     assert_eq!(roles, ["user", "assistant"]);
     assert_eq!(messages[0]["content"], first);
 }
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_program_where_it_waits_for_another_one() {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+    use std::thread;
+    use std::time::Duration;
+
+    let mut program = command(&ARGS);
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"/reset\n/help\n").unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    // Until the help is printed and the next line is waited for.
+    thread::sleep(Duration::from_millis(300));
+    super::program::interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
+    drop(stdin);
+}
+

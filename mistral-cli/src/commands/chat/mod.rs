@@ -81,7 +81,11 @@ impl Talk<'_> {
     fn run(mut self, mut lines: Lines) -> Result<(), Failure> {
         self.tell("/help lists the commands, Ctrl-D leaves");
         loop {
-            let line = match lines.next() {
+            // At a terminal Ctrl-C is for the line.
+            self.interrupt.idle(!self.told);
+            let line = lines.next();
+            self.interrupt.idle(false);
+            let line = match line {
                 Ok(Some(line)) => line,
                 Ok(None) => break,
                 // One line that cannot be read is not the end of the others.
