@@ -30,15 +30,15 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) template: TemplateArgs,
-    /// Instructions for the model
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) system: Option<String>,
     pub(crate) tokenizer: TokenizerArgs,
     #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
-    /// Put the guardrail of Mistral's paper before all instructions
+    pub(crate) template: TemplateArgs,
+    /// Instructions for the model
+    #[arg(long, value_name = "TEXT", conflicts_with = "load")]
+    pub(crate) system: Option<String>,
+    /// Put the guardrail of Mistral's paper before all instructions, also those of a loaded conversation
     ///
     /// "Always assist with care, respect, and truth. Respond with utmost utility yet securely. Avoid
     /// harmful, unethical, prejudiced, or negative content. Ensure replies promote fairness and
@@ -49,12 +49,12 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) load: Option<PathBuf>,
     /// Keep the lines typed at a terminal in this file, and bring back those in it
+    ///
+    /// The last 1000 are kept. A file of anything else is refused.
     #[arg(long, value_name = "FILE")]
     pub(crate) history: Option<PathBuf>,
     /// Most tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = number)]
-    ///
-    /// The last 1000 are kept. A file of anything else is refused.
     pub(crate) max_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,

@@ -1,9 +1,10 @@
 //! `mistral chat`, its lines coming from a file.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::program::{
     Run, arg, command, configure, copy_of, demo, mistral, mistral_with_stdin, run_with_stdin,
@@ -91,10 +92,109 @@ fn reset_forgets_and_system_instructs() {
     assert_eq!(messages.len(), 4);
 }
 
+/// A folder with the demo model and a template that has tools, and a conversation with two calls.
+fn with_calls() -> (TempDir, PathBuf) {
+    let folder = copy_of(&demo());
+    let template =
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let call =
+        |id: &str, name: &str| json!({"id": id, "function": {"name": name, "arguments": "{}"}});
+    let request = json!({
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Call!"},
+            {"role": "assistant", "tool_calls": [call("call00000", "f"), call("call00001", "g")]},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    });
+    let file = folder.path().join("calls.json");
+    fs::write(&file, request.to_string()).unwrap();
+    (folder, file)
+}
+
+#[test]
+fn open_calls_are_answered_one_by_one_or_forgotten() {
+    let (folder, calls) = with_calls();
+    // No piece that ends a text: no answer is empty.
+    configure(folder.path(), json!({"eos_token_id": 3071}));
+    let file = folder.path().join("chat.json");
+    let run = |lines: &str| {
+        let more = ["--model", arg(folder.path()), "--load", arg(&calls)];
+        let run = chat(&more, &format!("{lines}\n/save {}\n", arg(&file)));
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let roles = saved(&file).into_iter().map(|m| m["role"].as_str().unwrap().to_owned());
+        (run.stderr, roles.collect::<Vec<_>>())
+    };
+    let (told, roles) = run("/result 3\n/result {\"x\": 1}\n/result 5");
+    assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "assistant"]);
+    assert_eq!(told, "note: no call waits for a result\n");
+    for (index, (id, content)) in
+        [("call00000", "3"), ("call00001", "{\"x\": 1}")].iter().enumerate()
+    {
+        let message = &saved(&file)[3 + index];
+        assert_eq!((&message["tool_call_id"], &message["content"]), (&json!(id), &json!(content)));
+    }
+    for lines in ["Never mind", "/result 3\nNever mind"] {
+        let (told, roles) = run(lines);
+        assert_eq!(roles, ["system", "user", "user", "assistant"]);
+        assert_eq!(
+            told,
+            "note: the model's calls were not answered with /result: they are forgotten\n"
+        );
+    }
+    let (_, roles) = run("/reset\nAnd now?");
+    assert_eq!(roles, ["system", "user", "assistant"]);
+    let kept: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept["tools"][0]["function"]["name"], "f");
+}
+
+#[test]
+fn the_guardrail_stands_before_a_loaded_conversation_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from.json"), folder.path().join("to.json"));
+    let said = json!({"messages": [{"role": "system", "content": "Be brief."}]});
+    fs::write(&from, said.to_string()).unwrap();
+    let (from, to) = (arg(&from), arg(&to));
+    for (more, lines) in [
+        (&["--load", from][..], format!("Hi\n/save {to}\n")),
+        (&[], format!("/load {from}\nHi\n/save {to}\n")),
+        (&[], format!("/load {from}\n/save {to}\n/load {to}\nHi\n/save {to}\n")),
+        (&["--load", from], format!("Hello\n/reset\nHi\n/save {to}\n")),
+    ] {
+        let run = chat(&[&["--guardrail"], more].concat(), &lines);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{lines}");
+        let messages = saved(Path::new(to));
+        assert_eq!(messages.len(), 4, "{lines}");
+        assert!(messages[0]["content"].as_str().unwrap().starts_with("Always assist with care"));
+        assert_eq!(messages[1]["content"], "Be brief.");
+        assert_eq!(messages[2]["content"], "Hi");
+    }
+    mistral(&["chat", "--load", from, "--system", "Be long."]).refusal();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_conversation_is_its_owners_alone_unless_its_file_says_otherwise() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.json");
+    let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    let save = format!("/save {}\n", arg(&file));
+    chat(&[], &save).text();
+    assert_eq!(mode(), 0o600);
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    chat(&[], &save).text();
+    assert_eq!(mode(), 0o644);
+}
+
 #[test]
 fn help_lists_the_commands_and_quit_leaves() {
     let text = chat(&[], "/help\n/quit\nNever answered\n").text();
-    for command in ["/help", "/reset", "/system TEXT", "/save FILE", "/load FILE", "/quit"] {
+    for command in
+        ["/help", "/reset", "/system TEXT", "/result TEXT", "/save FILE", "/load FILE", "/quit"]
+    {
         assert!(text.contains(command), "{command}");
     }
     assert!(text.ends_with("Ctrl-C stops an answer.\n"));
@@ -204,6 +304,29 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
 
 #[cfg(unix)]
 #[test]
+fn ctrl_c_ends_the_program_where_it_waits_for_another_one() {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+    use std::thread;
+    use std::time::Duration;
+
+    let mut program = command(&ARGS);
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"/reset\n/help\n").unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    // Until the help is printed and the next line is waited for.
+    thread::sleep(Duration::from_millis(300));
+    super::program::interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
+    drop(stdin);
+}
+
+#[cfg(unix)]
+#[test]
 fn ctrl_c_while_a_message_is_read_forgets_the_message_and_not_the_conversation() {
     use std::io::{Read, Write};
     use std::process::Stdio;
@@ -241,26 +364,3 @@ fn ctrl_c_while_a_message_is_read_forgets_the_message_and_not_the_conversation()
     assert_eq!(roles, ["user", "assistant"]);
     assert_eq!(messages[0]["content"], first);
 }
-#[cfg(unix)]
-#[test]
-fn ctrl_c_ends_the_program_where_it_waits_for_another_one() {
-    use std::io::{Read, Write};
-    use std::process::Stdio;
-    use std::thread;
-    use std::time::Duration;
-
-    let mut program = command(&ARGS);
-    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = program.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"/reset\n/help\n").unwrap();
-    let mut first = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    // Until the help is printed and the next line is waited for.
-    thread::sleep(Duration::from_millis(300));
-    super::program::interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
-    drop(stdin);
-}
-

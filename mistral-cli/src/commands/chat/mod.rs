@@ -1,5 +1,6 @@
 //! `mistral chat`: a conversation, line by line.
 
+mod calls;
 mod lines;
 mod order;
 
@@ -7,7 +8,7 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use mistral_model::chat::{ChatRequest, Conversation, ConversationError, Message, ReplyEnd};
+use mistral_model::chat::{ChatRequest, Conversation, ConversationError, Message, ReplyEnd, Role};
 use mistral_model::generate::StopStrings;
 use mistral_model::{ModelError, SessionOptions, Transformer};
 
@@ -31,8 +32,8 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     let stops = args.stop.iter().map(String::as_str).chain(format.stop_strings().iter().copied());
     let stops = StopStrings::new(stops)?;
     let request = match &args.load {
-        Some(path) => load(path)?,
-        None => opening(args.system.as_deref(), args.guardrail),
+        Some(path) => load(path, args.guardrail)?,
+        None => ChatRequest::new(opening(args.system.as_deref(), args.guardrail)),
     };
     let lines = Lines::open(args.history.as_deref())?;
 
@@ -47,30 +48,32 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let session = model::session(&model, options, adapter)?.with_cancel(interrupt.flag());
     let chat = Conversation::new(&*format, session, request, stops);
-    let system = args.system.clone();
     let told = lines.of_a_person();
-    Talk { args, chat, system, interrupt, told }.run(lines)
+    Talk { args, chat, interrupt, told }.run(lines)
 }
 
-/// A conversation before anybody has spoken.
-fn opening(system: Option<&str>, guardrail: bool) -> ChatRequest {
-    let request = ChatRequest::new(system.map(Message::system).into_iter().collect::<Vec<_>>());
+/// What stands before all that is said.
+fn opening(system: Option<&str>, guardrail: bool) -> Vec<Message> {
+    guarded(ChatRequest::new(Vec::from_iter(system.map(Message::system))), guardrail).messages
+}
+
+fn guarded(request: ChatRequest, guardrail: bool) -> ChatRequest {
     if guardrail { request.guarded() } else { request }
 }
 
 /// A conversation from a file.
-fn load(path: &Path) -> Result<ChatRequest, Failure> {
+fn load(path: &Path, guardrail: bool) -> Result<ChatRequest, Failure> {
     let text = input::file(path, input::CHAT)?;
-    let path = path.to_owned();
-    ChatRequest::from_json(&text).map_err(|source| Failure::NoConversation { path, source })
+    match ChatRequest::from_json(&text) {
+        Ok(request) => Ok(guarded(request, guardrail)),
+        Err(source) => Err(Failure::NoConversation { path: path.to_owned(), source }),
+    }
 }
 
 /// Two that talk.
 struct Talk<'a> {
     args: &'a ChatArgs,
     chat: Conversation<'a, &'a Transformer>,
-    /// Instructions, the guardrail aside.
-    system: Option<String>,
     interrupt: Interrupt,
     /// Whether to tell what became of a command. Another program wants answers alone.
     told: bool,
@@ -111,7 +114,11 @@ impl Talk<'_> {
 
     fn obey(&mut self, order: Order<'_>) -> Result<(), Failure> {
         match order {
-            Order::Say(text) => self.answer(text),
+            Order::Say(text) => {
+                self.drop_open_calls();
+                self.answer(Message::user(text))
+            }
+            Order::Result(text) => self.result(text),
             Order::Help => print(order::HELP),
             Order::Reset => {
                 self.reset();
@@ -119,8 +126,8 @@ impl Talk<'_> {
                 Ok(())
             }
             Order::System(text) => {
-                self.system = Some(text.to_owned()).filter(|text| !text.is_empty());
-                self.reset();
+                let system = Some(text).filter(|text| !text.is_empty());
+                self.chat.request_mut().messages = opening(system, self.args.guardrail);
                 let what = if text.is_empty() { "no instructions" } else { "new instructions" };
                 self.tell(&format!("{what}, and what was said is forgotten"));
                 Ok(())
@@ -133,8 +140,9 @@ impl Talk<'_> {
                 Ok(())
             }
             Order::Load(path) => {
-                *self.chat.request_mut() = load(&from_home(path))?;
+                *self.chat.request_mut() = load(&from_home(path), self.args.guardrail)?;
                 self.tell(&format!("loaded {}", self.messages()));
+                self.tell_open_call();
                 Ok(())
             }
             Order::Unknown(name) => {
@@ -149,29 +157,58 @@ impl Talk<'_> {
         }
     }
 
-    /// Forgets what was said.
+    /// Forgets what was said. Instructions and tools stay, wherever they came from.
     fn reset(&mut self) {
-        *self.chat.request_mut() = opening(self.system.as_deref(), self.args.guardrail);
+        let request = self.chat.request_mut();
+        request.messages.retain(|message| message.role() == Role::System);
+    }
+
+    /// Answers the first call that waits; with the last one the model goes on.
+    fn result(&mut self, text: &str) -> Result<(), Failure> {
+        let (call, last) = match self.chat.request().open_calls() {
+            [] => {
+                note("no call waits for a result");
+                return Ok(());
+            }
+            [call, rest @ ..] => (call, rest.is_empty()),
+        };
+        let result = Message::tool_result(call, text);
+        if last {
+            return self.answer(result);
+        }
+        self.chat.request_mut().messages.push(result);
+        self.tell_open_call();
+        Ok(())
+    }
+
+    /// Calls that somebody passes over were never made: no template can write them.
+    fn drop_open_calls(&mut self) {
+        if self.chat.request().open_calls().is_empty() {
+            return;
+        }
+        let messages = &mut self.chat.request_mut().messages;
+        messages.truncate(messages.iter().rposition(|m| m.role() != Role::Tool).unwrap_or(0));
+        note("the model's calls were not answered with /result: they are forgotten");
     }
 
     /// Shows the answer to a message as it comes.
-    fn answer(&mut self, text: &str) -> Result<(), Failure> {
+    fn answer(&mut self, message: Message) -> Result<(), Failure> {
         self.interrupt.forget();
         let sampler = self.args.sampling.sampler()?;
-        let mut reply = match self.chat.say(Message::user(text), sampler, self.args.max_tokens) {
+        let mut reply = match self.chat.say(message, sampler, self.args.max_tokens) {
             Err(ConversationError::Model(ModelError::Cancelled)) => {
                 self.tell("stopped before the answer: what you said last is forgotten");
                 return Ok(());
             }
             reply => reply?,
         };
-        let mut shown = Ok(());
+        let (mut shown, mut fresh) = (Ok(()), true);
         while !self.interrupt.pressed()
             && shown.is_ok()
             && let Some(part) = reply.next()
         {
             shown = match part {
-                Ok(part) => print(&part.text),
+                Ok(part) => print(&calls::shown(&part, &mut fresh)),
                 // A token that was cancelled on its way.
                 Err(ConversationError::Model(ModelError::Cancelled)) => break,
                 Err(error) => Err(error.into()),
@@ -184,7 +221,15 @@ impl Talk<'_> {
             ReplyEnd::MaxTokens => self.tell("cut here: --max-tokens allows longer answers"),
             _ => {}
         }
+        self.tell_open_call();
         shown
+    }
+
+    /// Which call waits for a result, if one does.
+    fn tell_open_call(&self) {
+        if let Some(call) = self.chat.request().open_calls().first() {
+            self.tell(&format!("/result TEXT answers the call of {}", call.name));
+        }
     }
 
     /// How long the conversation is.

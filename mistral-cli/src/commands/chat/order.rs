@@ -4,6 +4,7 @@ pub(super) const HELP: &str = "\
 /help         this list
 /reset        forget what was said
 /system TEXT  other instructions for the model (none: without any), and forget what was said
+/result TEXT  answer the tool that the model has called
 /save FILE    write the conversation as JSON
 /load FILE    go on with a conversation that was saved
 /quit         leave (also: Ctrl-D)
@@ -18,6 +19,8 @@ pub(super) enum Order<'l> {
     Help,
     Reset,
     System(&'l str),
+    /// What a tool answers.
+    Result(&'l str),
     Save(&'l str),
     Load(&'l str),
     Quit,
@@ -46,6 +49,8 @@ impl<'l> Order<'l> {
             "/help" => Self::Help,
             "/reset" => Self::Reset,
             "/system" => Self::System(rest),
+            "/result" if rest.is_empty() => Self::Incomplete("/result TEXT"),
+            "/result" => Self::Result(rest),
             "/save" if rest.is_empty() => Self::Incomplete("/save FILE"),
             "/save" => Self::Save(rest),
             "/load" if rest.is_empty() => Self::Incomplete("/load FILE"),
@@ -72,6 +77,8 @@ mod tests {
             ("/save\tx", Some(Order::Save("x"))),
             ("/system", Some(Order::System(""))),
             ("/system  Be brief. ", Some(Order::System("Be brief."))),
+            ("/result", Some(Order::Incomplete("/result TEXT"))),
+            ("/result {\"sum\": 3} ", Some(Order::Result("{\"sum\": 3}"))),
             ("/save", Some(Order::Incomplete("/save FILE"))),
             ("/save my chat.json", Some(Order::Save("my chat.json"))),
             ("/load x", Some(Order::Load("x"))),
