@@ -2,6 +2,7 @@
 //!
 //! - `matmul.rs`: one row to many, by format, beside the `gemm` crate and a plain loop.
 //! - `attention.rs`: prefill and decode, beside the plain formula.
+//! - `attention_features.rs`: what each option costs, other shapes, windows, batches.
 //! - `sampling.rs`: a token from logits, step by step, beside sorting the vocabulary.
 //! - `tokenizer.rs`: text to ids, beside the `tokenizers` crate.
 //! - `serving.rs`: what more rows, more sequences and guesses bring, in pairs.
