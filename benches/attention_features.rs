@@ -193,7 +193,8 @@ fn batch(c: &mut Criterion) {
     let mut group = c.benchmark_group("features/batch of 8/decode");
     group.bench_function("one call", |b| {
         b.iter(|| {
-            let rows = data.q.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
+            let rows =
+                data.q.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
             let mut items: Vec<_> = rows
                 .zip(&views)
                 .map(|((q, out), (k, v))| {
@@ -206,7 +207,8 @@ fn batch(c: &mut Criterion) {
     });
     group.bench_function("one call each", |b| {
         b.iter(|| {
-            let rows = data.q.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
+            let rows =
+                data.q.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
             for ((q, out), (k, v)) in rows.zip(&views) {
                 let kv = KvView::from_arrays(k.view(), v.view()).unwrap();
                 attention.call(black_box(q), &kv).scratch(&scratch).run(out).unwrap();
