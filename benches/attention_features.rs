@@ -1,19 +1,22 @@
 //! `features/...`: what each option of attention costs, and other shapes than Mistral 7B's.
 //!
-//! Prefill is 1024 tokens at once, decode one token behind 4096, over arrays in f16. Elements are flops
+//! Prefill is 1024 tokens at once, decode one token behind 4096, over pages in f16. Elements are flops
 //! over visible pairs; decode's throughput is the bytes of visible keys and values. Compare the rows
 //! of a group with its `plain`, taken in the same run.
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
 
 use std::hint::black_box;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use benches::numbers;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mistral_attention::half::{bf16, f16};
-use mistral_attention::ndarray::{Array2, Array3, ArrayView3, Axis, s};
+use mistral_attention::ndarray::{Array2, Array3, Axis};
 use mistral_attention::{
-    Attention, AttentionConfig, BatchItem, Element, KvSegment, KvView, Scratch, Window, merge,
+    Attention, AttentionConfig, BatchItem, KvElement, KvPage, KvSegment, KvView, PAGE, Scratch,
+    Window, merge,
 };
 
 const HEADS: usize = 32;
@@ -23,31 +26,42 @@ const HEAD_DIM: usize = 128;
 /// Queries and positions.
 const WAYS: [(&str, usize, usize); 2] = [("prefill", 1024, 1024), ("decode", 1, 4096)];
 
-fn array<E: Element>(shape: (usize, usize, usize), seed: u64) -> Array3<E> {
-    let mut next = numbers(seed);
-    Array3::from_shape_simple_fn(shape, || <E as Element>::from_f32(next()))
-}
-
-/// Queries, keys and values of a shape.
+/// Queries, and pages of keys and values, of a shape.
 struct Data<E> {
     q: Array3<f32>,
-    k: Array3<E>,
-    v: Array3<E>,
+    pages: Vec<Arc<KvPage<E>>>,
+    keys: usize,
 }
 
-impl<E: Element> Data<E> {
+impl<E: KvElement> Data<E> {
     fn new((heads, kv_heads, dim): (usize, usize, usize), queries: usize, keys: usize) -> Self {
-        let kv = (keys, kv_heads, dim);
-        Self { q: array((queries, heads, dim), 1), k: array(kv, 2), v: array(kv, 3) }
+        let mut next = numbers(1);
+        let q = Array3::from_shape_simple_fn((queries, heads, dim), &mut next);
+        let mut row = || Array2::from_shape_simple_fn((kv_heads, dim), &mut next);
+        let page = |_| {
+            let mut page = KvPage::new(kv_heads, PAGE, dim).unwrap();
+            for slot in 0..PAGE {
+                page.write(slot, row().view(), row().view()).unwrap();
+            }
+            Arc::new(page)
+        };
+        Self { q, pages: (0..keys.div_ceil(PAGE)).map(page).collect(), keys }
     }
 
     fn view(&self) -> KvView<'_, E> {
-        KvView::from_arrays(self.k.view(), self.v.view()).unwrap()
+        self.part(0..self.keys)
+    }
+
+    /// Positions from the border of a page on.
+    fn part(&self, positions: Range<usize>) -> KvView<'_, E> {
+        let pages = &self.pages[positions.start / PAGE..];
+        let slots = 0..positions.len();
+        KvView::new([KvSegment::from_pages(positions.start, pages, slots).unwrap()]).unwrap()
     }
 
     fn throughput(&self, window: Window) -> Throughput {
         let (queries, heads, dim) = self.q.dim();
-        let (keys, kv_heads, _) = self.k.dim();
+        let (keys, kv_heads) = (self.keys, self.pages[0].n_kv_heads());
         let visible = |position| window.visible(position).len() as u64;
         if queries == 1 {
             Throughput::Bytes(visible(keys - 1) * (2 * kv_heads * dim * size_of::<E>()) as u64)
@@ -140,18 +154,16 @@ fn options(c: &mut Criterion) {
 
 /// The history in two halves.
 fn merged(attention: &Attention, data: &Data<f16>, scratch: &Scratch) -> Array3<f32> {
-    let (queries, keys) = (data.q.dim().0, data.k.dim().0);
-    let part = |start: usize, k: ArrayView3<'_, f16>, v: ArrayView3<'_, f16>| {
-        let kv = KvView::new([KvSegment::new(start, k, v).unwrap()]).unwrap();
+    let (queries, keys) = (data.q.dim().0, data.keys);
+    let part = |positions: Range<usize>| {
+        let kv = data.part(positions);
         let (mut out, mut lse) = (Array3::zeros(data.q.dim()), Array2::zeros((queries, HEADS)));
         let call = attention.call(black_box(data.q.view()), &kv).scratch(scratch);
         call.part_from(keys - queries).lse(lse.view_mut()).run(out.view_mut()).unwrap();
         (out, lse)
     };
-    let (old_k, new_k) = data.k.view().split_at(Axis(0), keys / 2);
-    let (old_v, new_v) = data.v.view().split_at(Axis(0), keys / 2);
-    let (mut out, mut lse) = part(0, old_k, old_v);
-    let (other, other_lse) = part(keys / 2, new_k, new_v);
+    let (mut out, mut lse) = part(0..keys / 2);
+    let (other, other_lse) = part(keys / 2..keys);
     merge((out.view_mut(), lse.view_mut()), (other.view(), other_lse.view())).unwrap();
     out
 }
@@ -185,10 +197,7 @@ fn batch(c: &mut Criterion) {
     let scratch = Scratch::default();
     let data = Data::<f16>::new((HEADS, KV_HEADS, HEAD_DIM), 8, 4096);
     let lengths = [4096, 100, 1500, 700, 3000, 33, 2048, 900];
-    let views = lengths.map(|len| {
-        let rows = |x: &'_ Array3<f16>| x.slice(s![..len, .., ..]).to_owned();
-        (rows(&data.k), rows(&data.v))
-    });
+    let views = lengths.map(|len| data.part(0..len));
     let mut out = Array3::zeros(data.q.dim());
     let mut group = c.benchmark_group("features/batch of 8/decode");
     group.bench_function("one call", |b| {
@@ -197,10 +206,7 @@ fn batch(c: &mut Criterion) {
                 data.q.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
             let mut items: Vec<_> = rows
                 .zip(&views)
-                .map(|((q, out), (k, v))| {
-                    let kv = KvView::from_arrays(k.view(), v.view()).unwrap();
-                    BatchItem { q, kv, out, sink_queries: None }
-                })
+                .map(|((q, out), &kv)| BatchItem { q, kv, out, sink_queries: None })
                 .collect();
             attention.forward_batch(black_box(&mut items), &scratch, None).unwrap();
         });
@@ -209,9 +215,8 @@ fn batch(c: &mut Criterion) {
         b.iter(|| {
             let rows =
                 data.q.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
-            for ((q, out), (k, v)) in rows.zip(&views) {
-                let kv = KvView::from_arrays(k.view(), v.view()).unwrap();
-                attention.call(black_box(q), &kv).scratch(&scratch).run(out).unwrap();
+            for ((q, out), kv) in rows.zip(&views) {
+                attention.call(black_box(q), kv).scratch(&scratch).run(out).unwrap();
             }
         });
     });
