@@ -17,7 +17,7 @@ use super::tile::Tile;
 use super::{Job, Outputs};
 
 /// Most rows (pairs of a query and a head of one group) whose parts are stored block by block.
-const MOST_ROWS: usize = 16;
+const MOST_ROWS: usize = 32;
 
 /// Whether heads alone do not keep the threads busy, and there are blocks to share out.
 pub(super) fn pays<E: KvElement>(job: &Job<'_, '_, '_, E>) -> bool {

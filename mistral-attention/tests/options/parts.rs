@@ -99,7 +99,7 @@ fn parts_of_two_ranges_or_beyond_the_last_position_are_refused() {
 #[test]
 fn a_long_history_on_many_threads_is_that_on_one() {
     // One head and three threads: its blocks are shared out.
-    for (kv_heads, group) in [(1, 1), (1, 12), (2, 5)] {
+    for (kv_heads, group) in [(1, 1), (1, 12), (1, 32), (2, 5)] {
         let config = AttentionConfig::new(kv_heads * group, kv_heads, 64)
             .with_window(Window::last(1500).unwrap())
             .with_sinks(4);
