@@ -6,24 +6,20 @@
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
-use benches::{limits, numbers};
+use benches::{limits, numbers, pages};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mistral_attention::half::{bf16, f16};
-use mistral_attention::ndarray::{Array2, Array3};
+use mistral_attention::ndarray::Array3;
 use mistral_attention::{
-    Attention, AttentionConfig, Element, Int8, KvElement, KvPage, KvSegment, KvView, Scratch,
-    Window, reference,
+    Attention, AttentionConfig, Element, Int8, KvElement, KvSegment, KvView, PAGE, Scratch, Window,
+    reference,
 };
 
 const HEADS: usize = 32;
 const KV_HEADS: usize = 8;
 const HEAD_DIM: usize = 128;
-
-/// Slots of a page.
-const PAGE: usize = 128;
 
 /// Caches that take turns in decode, as layers do: together more than the processor's own memory.
 const LAYERS: usize = 8;
@@ -31,19 +27,6 @@ const LAYERS: usize = 8;
 fn array<E: Element>(len: usize, heads: usize, seed: u64) -> Array3<E> {
     let mut next = numbers(seed);
     Array3::from_shape_simple_fn((len, heads, HEAD_DIM), || <E as Element>::from_f32(next()))
-}
-
-fn pages<E: KvElement>(len: usize, seed: u64) -> Vec<Arc<KvPage<E>>> {
-    let mut next = numbers(seed);
-    let mut row = || Array2::from_shape_simple_fn((KV_HEADS, HEAD_DIM), &mut next);
-    let page = |_| {
-        let mut page = KvPage::new(KV_HEADS, PAGE, HEAD_DIM).unwrap();
-        for slot in 0..PAGE {
-            page.write(slot, row().view(), row().view()).unwrap();
-        }
-        Arc::new(page)
-    };
-    (0..len.div_ceil(PAGE)).map(page).collect()
 }
 
 fn visible_pairs(queries: usize, keys: usize, window: Window) -> u64 {
@@ -55,7 +38,7 @@ fn run<E: KvElement>(c: &mut Criterion, name: &str, queries: usize, keys: usize,
     let attention = Attention::new(config).unwrap();
     let q = array::<f32>(queries, HEADS, 1);
     let layers: Vec<_> = (0..if queries == 1 { LAYERS } else { 1 })
-        .map(|layer| pages::<E>(keys, layer as u64 + 2))
+        .map(|layer| pages::<E>((KV_HEADS, HEAD_DIM), keys, layer as u64 + 2).unwrap())
         .collect();
     let scratch = Scratch::default();
     let mut out = Array3::zeros((queries, HEADS, HEAD_DIM));

@@ -1,8 +1,8 @@
 //! `features/...`: what each option of attention costs, and other shapes than Mistral 7B's.
 //!
-//! Prefill is 1024 tokens at once, decode one token behind 4096, over pages in f16. Elements are flops
-//! over visible pairs; decode's throughput is the bytes of visible keys and values. Compare the rows
-//! of a group with its `plain`, taken in the same run.
+//! Prefill is 1024 tokens at once, decode one token behind 4096, over pages in f16. Elements are
+//! flops over visible pairs; decode's throughput is the bytes of visible keys and values. Compare
+//! the rows of a group with its `plain`, taken in the same run.
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
 
 use std::hint::black_box;
@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use benches::numbers;
+use benches::{numbers, pages};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mistral_attention::half::{bf16, f16};
 use mistral_attention::ndarray::{Array2, Array3, Axis};
@@ -37,15 +37,7 @@ impl<E: KvElement> Data<E> {
     fn new((heads, kv_heads, dim): (usize, usize, usize), queries: usize, keys: usize) -> Self {
         let mut next = numbers(1);
         let q = Array3::from_shape_simple_fn((queries, heads, dim), &mut next);
-        let mut row = || Array2::from_shape_simple_fn((kv_heads, dim), &mut next);
-        let page = |_| {
-            let mut page = KvPage::new(kv_heads, PAGE, dim).unwrap();
-            for slot in 0..PAGE {
-                page.write(slot, row().view(), row().view()).unwrap();
-            }
-            Arc::new(page)
-        };
-        Self { q, pages: (0..keys.div_ceil(PAGE)).map(page).collect(), keys }
+        Self { q, pages: pages((kv_heads, dim), keys, 2).unwrap(), keys }
     }
 
     fn view(&self) -> KvView<'_, E> {

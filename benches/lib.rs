@@ -13,10 +13,13 @@
 //! A figure is worth quoting as a share of a limit taken in the same run: `cargo bench -p benches
 //! --bench matmul` prints the `limit/...` rows first.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use mistral_core::ceilings;
+use mistral_core::kv::{KvElement, KvError, KvPage, PAGE};
+use mistral_core::ndarray::Array2;
 
 pub mod chart;
 
@@ -29,6 +32,28 @@ pub fn numbers(seed: u64) -> impl FnMut() -> f32 {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
+}
+
+/// Pages of random keys and values, `(kv_heads, head_dim)` each, for `len` positions.
+///
+/// # Errors
+///
+/// [`KvError::OutOfMemory`]: there is no memory for them.
+pub fn pages<E: KvElement>(
+    heads: (usize, usize),
+    len: usize,
+    seed: u64,
+) -> Result<Vec<Arc<KvPage<E>>>, KvError> {
+    let mut next = numbers(seed);
+    let mut row = || Array2::from_shape_simple_fn(heads, &mut next);
+    let page = |_| {
+        let mut page = KvPage::new(heads.0, PAGE, heads.1)?;
+        for slot in 0..PAGE {
+            page.write(slot, row().view(), row().view())?;
+        }
+        Ok(Arc::new(page))
+    };
+    (0..len.div_ceil(PAGE)).map(page).collect()
 }
 
 /// Bytes that are read to find the limit of the memory: several times any cache.

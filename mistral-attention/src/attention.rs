@@ -79,8 +79,8 @@ impl Attention {
     /// `4 * n_heads * head_dim` flops a visible pair of query and key. Visible keys and values are
     /// read once for each key/value head and tile of queries (once in decode). Scratch memory is a
     /// few hundred KB a task at `head_dim` 128, whatever the length; where few heads leave threads
-    /// idle and blocks are shared out, also an output for each head and 128 keys. Work is spread over the
-    /// threads of the rayon pool in which it is called.
+    /// idle and blocks are shared out, also an output for each head and 128 keys. Work is spread
+    /// over the threads of the rayon pool in which it is called.
     pub fn forward<E: KvElement>(
         &self,
         q: ArrayView3<'_, f32>,

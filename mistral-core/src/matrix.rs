@@ -67,8 +67,8 @@ impl Matrix {
 
     /// Makes a matrix of rows that `fill` writes as f32; they are rounded to `format`.
     ///
-    /// `fill(r, row)` is called once for each `r` in rising order, with a row of zeros. Memory in use is the matrix and
-    /// sixteen rows for each thread. Floats, `q8_0`, `q5_0` and `q4_0` are rounded by a fixed rule;
+    /// `fill(r, row)` is called once for each `r` in rising order, with a row of zeros. Memory in
+    /// use is the matrix and sixteen rows for each thread. Floats, `q8_0`, `q5_0` and `q4_0` are rounded by a fixed rule;
     /// the other formats search for the scales with the smallest squared error.
     ///
     /// # Errors

@@ -26,7 +26,8 @@ pub(super) fn add<E: KvElement>(
         let index = pass.index;
         let weights = weigh(level, format, pass, softmax);
         for (row, weight) in weights.into_iter().enumerate() {
-            // Sinks before a gap have no place in the sums. The last block of all reaches beyond the largest position, which no view holds.
+            // Sinks before a gap have no place in the sums. The last block of all reaches beyond the
+            // largest position, which no view holds.
             let position = (index * BLOCK).saturating_add(row);
             if held.contains(&position) {
                 sums[position - held.start] += weight;
