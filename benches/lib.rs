@@ -67,6 +67,7 @@ pub fn limits(c: &mut Criterion) {
     group.throughput(Throughput::Elements(GIGA));
     for (name, rate) in [
         ("f32", ceilings::f32_gflops as fn() -> f64),
+        ("bf16", ceilings::bf16_gflops),
         ("int8", ceilings::int8_gops),
         ("int16", ceilings::int16_gops),
     ] {

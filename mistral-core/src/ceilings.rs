@@ -7,6 +7,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use half::bf16;
+
+use crate::element::Factor;
 use crate::memory::Memory;
 use crate::quant::kernel::{Narrow, STEP, Wide, Width};
 use crate::simd::{Integers, Kernel, Level, Line, sum_lanes};
@@ -42,15 +45,25 @@ const CHAINS: usize = 12;
 
 /// Multiplications and additions a second, in GFLOP, of fused multiply-adds on f32 in registers.
 pub fn f32_gflops() -> f64 {
-    struct Floats(usize);
-    impl Floats {
+    float_gflops::<f32>(Level::detect())
+}
+
+/// As [`f32_gflops`], of bf16 by bf16 in pairs; the same where the CPU does not multiply pairs.
+pub fn bf16_gflops() -> f64 {
+    let level = Level::detect();
+    if level.has_pairs() { float_gflops::<[bf16; 2]>(level) } else { f32_gflops() }
+}
+
+fn float_gflops<F: Factor>(level: Level) -> f64 {
+    struct Floats<F>(usize, std::marker::PhantomData<F>);
+    impl<F: Factor> Floats<F> {
         #[inline(always)]
         fn chains<S: Integers, const N: usize>(self, simd: S) -> f32 {
             let mut chains = [simd.splat(black_box(1.0)); N];
-            let (factor, addend) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));
+            let (x, w) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));
             for _ in 0..self.0 * (CHAINS / N) {
                 for chain in &mut chains {
-                    *chain = simd.mul_add(*chain, factor, addend);
+                    *chain = F::mul_add(simd, x, w, *chain);
                 }
             }
             let mut sum = 0.0;
@@ -60,8 +73,12 @@ pub fn f32_gflops() -> f64 {
             sum
         }
     }
-    impl Kernel for Floats {
+    impl<F: Factor> Kernel for Floats<F> {
         type Output = f32;
+
+        const INTEGERS: bool = false;
+
+        const PAIRS: bool = F::INPUTS == 2;
 
         #[inline(always)]
         fn run<S: Integers>(self, simd: S) -> f32 {
@@ -72,8 +89,8 @@ pub fn f32_gflops() -> f64 {
             }
         }
     }
-    arithmetic(2 * CHAINS * 16, |rounds| {
-        black_box(Level::detect().dispatch(Floats(rounds)));
+    arithmetic(2 * CHAINS * 16 * F::INPUTS, |rounds| {
+        black_box(level.dispatch(Floats::<F>(rounds, std::marker::PhantomData)));
     })
 }
 
@@ -224,11 +241,11 @@ mod tests {
 
     #[test]
     fn every_ceiling_is_a_finite_number_above_zero() {
-        for figure in
-            [read_gb_per_second(1 << 20).unwrap(), f32_gflops(), int8_gops(), int16_gops()]
-        {
+        let arithmetic = [f32_gflops, bf16_gflops, int8_gops, int16_gops].map(|measure| measure());
+        for figure in arithmetic.into_iter().chain(read_gb_per_second(1 << 20)) {
             assert!(figure.is_finite() && figure > 0.0, "{figure}");
         }
+        assert!(read_gb_per_second(1 << 20).is_some());
         assert_eq!(read_gb_per_second(usize::MAX / 2), None);
     }
 }

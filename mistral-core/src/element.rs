@@ -68,6 +68,24 @@ mod sealed {
     impl Sealed for f32 {}
     impl Sealed for half::f16 {}
     impl Sealed for half::bf16 {}
+    impl Sealed for [half::bf16; 1] {}
+    impl Sealed for [half::bf16; 2] {}
+}
+
+/// What stands in a lane of a panel, and how a [`tile`](crate::tile) multiplies it: every
+/// [`Element`], and what [`WeightFormat::BF16xBF16`](crate::WeightFormat::BF16xBF16) is made of. Sealed.
+pub trait Factor: sealed::Sealed + Copy + Default + Send + Sync + 'static {
+    /// Inputs that a lane meets in one step.
+    const INPUTS: usize = 1;
+
+    /// Sixteen lanes as [`Factor::mul_add`] takes them.
+    fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16;
+
+    /// `x * w + sums`, rounded once for each input.
+    #[inline(always)]
+    fn mul_add<S: Simd>(simd: S, x: S::F32x16, w: S::F32x16, sums: S::F32x16) -> S::F32x16 {
+        simd.mul_add(x, w, sums)
+    }
 }
 
 /// A storage format, as a type: `f32`, [`struct@f16`] or [`struct@bf16`]. Sealed.
@@ -79,9 +97,7 @@ mod sealed {
 /// assert_eq!(bf16::DTYPE, DType::BF16);
 /// assert_eq!(bf16::from_f32(1.0 + 1.0 / 512.0).to_f32(), 1.0); // rounded to 8 significant bits
 /// ```
-pub trait Element:
-    sealed::Sealed + Copy + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static
-{
+pub trait Element: Factor + PartialEq + std::fmt::Debug {
     /// The same format as a value.
     const DTYPE: DType;
 
@@ -97,9 +113,6 @@ pub trait Element:
     /// Writes the element over the first `DTYPE.bytes()` bytes, little endian; as many as there are.
     fn write_le_bytes(self, out: &mut [u8]);
 
-    /// Sixteen elements, widened.
-    fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16;
-
     /// Rounds a slice to this format.
     ///
     /// Stops at the shorter of the two slices.
@@ -107,6 +120,13 @@ pub trait Element:
         for (t, &s) in target.iter_mut().zip(source) {
             *t = Self::from_f32(s);
         }
+    }
+}
+
+impl Factor for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16 {
+        simd.load(&lanes.0)
     }
 }
 
@@ -132,10 +152,12 @@ impl Element for f32 {
     fn write_le_bytes(self, out: &mut [u8]) {
         out.iter_mut().zip(self.to_le_bytes()).for_each(|(t, s)| *t = s);
     }
+}
 
+impl Factor for f16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16 {
-        simd.load(&lanes.0)
+        simd.load_f16(&lanes.0)
     }
 }
 
@@ -161,10 +183,12 @@ impl Element for f16 {
     fn write_le_bytes(self, out: &mut [u8]) {
         out.iter_mut().zip(self.to_le_bytes()).for_each(|(t, s)| *t = s);
     }
+}
 
+impl Factor for bf16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16 {
-        simd.load_f16(&lanes.0)
+        simd.load_bf16(&lanes.0)
     }
 }
 
@@ -189,11 +213,6 @@ impl Element for bf16 {
     #[inline(always)]
     fn write_le_bytes(self, out: &mut [u8]) {
         out.iter_mut().zip(self.to_le_bytes()).for_each(|(t, s)| *t = s);
-    }
-
-    #[inline(always)]
-    fn load<S: Simd>(simd: S, lanes: &Lanes<Self>) -> S::F32x16 {
-        simd.load_bf16(&lanes.0)
     }
 }
 

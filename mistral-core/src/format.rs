@@ -12,12 +12,18 @@ use crate::quant::{Block, Q4_0Tile, Q4KTile, Q5_0Tile, Q5KTile, Q6KTile, Q8_0Til
 /// | format | bits a weight | a block of a row |
 /// |---|---|---|
 /// | `f32`, `f16`, `bf16` | 32, 16, 16 | one weight |
+/// | `bf16xbf16` | 16 | two weights |
 /// | `q8_0` | 8.5 | 32 weights of 8 bits, a scale |
 /// | `q6_k` | 6.5625 | 256 weights of 6 bits, 16 scales of 8 bits, a scale of those |
 /// | `q5_k` | 5.5 | 256 weights of 5 bits, 8 scales and minima of 6 bits, scales of those |
 /// | `q5_0` | 5.5 | 32 weights of 5 bits, a scale |
 /// | `q4_k` | 4.5 | 256 weights of 4 bits, 8 scales and minima of 6 bits, scales of those |
 /// | `q4_0` | 4.5 | 32 weights of 4 bits, a scale |
+///
+/// `bf16xbf16` are the weights of `bf16`, but inputs are rounded to bf16 as well (relative error up to
+/// 0.4 %), as most engines do beside such weights. Where the CPU multiplies pairs of them (AVX-512
+/// with BF16) many rows are computed nearly twice as fast; elsewhere they take as long as with
+/// `bf16`, and the bits are the same.
 ///
 /// ```
 /// use mistral_core::WeightFormat;
@@ -37,6 +43,8 @@ pub enum WeightFormat {
     F16,
     /// The upper half of single precision.
     BF16,
+    /// The upper half of single precision, which meets inputs rounded to the same.
+    BF16xBF16,
     /// 8 bits in blocks of 32.
     Q8_0,
     /// 4 bits in blocks of 32.
@@ -70,16 +78,20 @@ pub(crate) trait FormatVisitor {
     /// The weights are floats `E`.
     fn dense<E: Element>(self) -> Self::Output;
 
+    /// The weights are bf16 in pairs.
+    fn pairs(self) -> Self::Output;
+
     /// The weights are blocks, laid out in tiles `T`.
     fn quantised<T: Tile>(self) -> Self::Output;
 }
 
 impl WeightFormat {
     /// Every format.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::F32,
         Self::F16,
         Self::BF16,
+        Self::BF16xBF16,
         Self::Q8_0,
         Self::Q6K,
         Self::Q5K,
@@ -94,6 +106,7 @@ impl WeightFormat {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::BF16 => "bf16",
+            Self::BF16xBF16 => "bf16xbf16",
             Self::Q8_0 => "q8_0",
             Self::Q4_0 => "q4_0",
             Self::Q5_0 => "q5_0",
@@ -140,6 +153,7 @@ impl WeightFormat {
             Self::F32 => visitor.dense::<f32>(),
             Self::F16 => visitor.dense::<half::f16>(),
             Self::BF16 => visitor.dense::<half::bf16>(),
+            Self::BF16xBF16 => visitor.pairs(),
             Self::Q8_0 => visitor.quantised::<Q8_0Tile>(),
             Self::Q4_0 => visitor.quantised::<Q4_0Tile>(),
             Self::Q5_0 => visitor.quantised::<Q5_0Tile>(),
@@ -160,6 +174,10 @@ impl FormatVisitor for BlockOf {
         (1, E::DTYPE.bytes())
     }
 
+    fn pairs(self) -> (usize, usize) {
+        (2, 2 * DType::BF16.bytes())
+    }
+
     fn quantised<T: Tile>(self) -> (usize, usize) {
         (T::Block::WEIGHTS, T::Block::BYTES)
     }
@@ -177,6 +195,10 @@ impl FormatVisitor for EncodeRow<'_> {
         for (bytes, weight) in self.out.chunks_exact_mut(E::DTYPE.bytes()).zip(self.weights) {
             E::from_f32(*weight).write_le_bytes(bytes);
         }
+    }
+
+    fn pairs(self) {
+        self.dense::<half::bf16>();
     }
 
     fn quantised<T: Tile>(self) {
@@ -199,6 +221,10 @@ impl FormatVisitor for DecodeRow<'_> {
         for (weight, bytes) in self.out.iter_mut().zip(self.bytes.chunks_exact(E::DTYPE.bytes())) {
             *weight = E::from_le_bytes(bytes).to_f32();
         }
+    }
+
+    fn pairs(self) {
+        self.dense::<half::bf16>();
     }
 
     fn quantised<T: Tile>(self) {
@@ -248,6 +274,6 @@ mod tests {
         }
         let error = "q3_k".parse::<WeightFormat>().unwrap_err();
         assert!(error.to_string().contains("\"q3_k\""), "{error}");
-        assert!(error.to_string().contains("f32, f16, bf16, q8_0"), "{error}");
+        assert!(error.to_string().contains("f32, f16, bf16, bf16xbf16, q8_0"), "{error}");
     }
 }

@@ -284,7 +284,7 @@ fn check(r: usize, row: &[f32], format: WeightFormat) -> Result<(), MatrixError>
         WeightFormat::F32 => return Ok(()),
         // From half a step above the largest number on, the nearest is infinity.
         WeightFormat::F16 => 65_520f32.to_bits()..infinity,
-        WeightFormat::BF16 => 0x7f7f_8000..infinity,
+        WeightFormat::BF16 | WeightFormat::BF16xBF16 => 0x7f7f_8000..infinity,
         _ => infinity..1 << 31,
     };
     // Without an early end, so that it is done in vectors.
@@ -292,9 +292,10 @@ fn check(r: usize, row: &[f32], format: WeightFormat) -> Result<(), MatrixError>
         return Ok(());
     }
     let col = row.iter().position(|weight| refused.contains(&size(weight))).unwrap_or_default();
-    Err(match format.block() {
-        1 => MatrixError::TooLarge { row: r, col, format },
-        _ => MatrixError::NotFinite { row: r, col, format },
+    Err(if row[col].is_finite() {
+        MatrixError::TooLarge { row: r, col, format }
+    } else {
+        MatrixError::NotFinite { row: r, col, format }
     })
 }
 

@@ -1,5 +1,7 @@
 //! Rows in, panels out, and back.
 
+use half::bf16;
+
 use crate::element::Element;
 use crate::format::{FormatVisitor, WeightFormat};
 use crate::quant::Block;
@@ -70,6 +72,15 @@ impl FormatVisitor for Encode<'_> {
         }
     }
 
+    fn pairs(self) {
+        let panel = self.panel;
+        Encode { cols: self.cols, rows: self.rows, panel: &mut *panel }.dense::<bf16>();
+        // The product of a pair's second input is added first: it lies first.
+        for pair in lanes_of_mut::<bf16>(panel).as_chunks_mut::<2>().0 {
+            pair.swap(0, 1);
+        }
+    }
+
     fn quantised<T: Tile>(self) {
         let blocks = self.cols / T::Block::WEIGHTS;
         for (index, tile) in self.panel.chunks_exact_mut(T::BYTES).enumerate() {
@@ -121,6 +132,14 @@ impl FormatVisitor for CopyRow<'_> {
     fn dense<E: Element>(self) {
         for (t, lanes) in self.out.iter_mut().zip(lanes_of::<E>(self.panel)) {
             *t = lanes.0[self.lane].to_f32();
+        }
+    }
+
+    fn pairs(self) {
+        let out = &mut *self.out;
+        CopyRow { panel: self.panel, lane: self.lane, out }.dense::<bf16>();
+        for pair in self.out.as_chunks_mut::<2>().0 {
+            pair.swap(0, 1);
         }
     }
 

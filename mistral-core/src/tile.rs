@@ -14,7 +14,7 @@
 //! sixteen weights of each panel. Every sum is its own chain over rising `k`: no lane is ever
 //! added to another, so a sum has the same bits whatever the number of rows and panels beside it.
 
-use crate::element::Element;
+use crate::element::Factor;
 use crate::simd::{LANES, Lanes, Simd};
 
 /// Steps in one pass of the inner loop: a tenth faster than one, in matmul and attention alike.
@@ -36,10 +36,10 @@ pub fn zeros<S: Simd, const R: usize, const P: usize>(simd: S) -> Sums<S, R, P> 
 ///
 /// Cost: `2 * 16 * R * P * K` flops.
 #[inline(always)]
-pub fn accumulate<S: Simd, E: Element, const R: usize, const P: usize>(
+pub fn accumulate<S: Simd, F: Factor, const R: usize, const P: usize>(
     simd: S,
     x: [&[f32]; R],
-    panels: [&[Lanes<E>]; P],
+    panels: [&[Lanes<F>]; P],
     acc: Sums<S, R, P>,
 ) -> Sums<S, R, P> {
     accumulate_ahead(simd, x, panels, acc, None)
@@ -47,10 +47,10 @@ pub fn accumulate<S: Simd, E: Element, const R: usize, const P: usize>(
 
 /// [`accumulate`] that asks memory for what lies `ahead` vectors further on in each panel.
 #[inline(always)]
-pub fn accumulate_ahead<S: Simd, E: Element, const R: usize, const P: usize>(
+pub fn accumulate_ahead<S: Simd, F: Factor, const R: usize, const P: usize>(
     simd: S,
     x: [&[f32]; R],
-    panels: [&[Lanes<E>]; P],
+    panels: [&[Lanes<F>]; P],
     mut acc: Sums<S, R, P>,
     ahead: Option<usize>,
 ) -> Sums<S, R, P> {
@@ -74,7 +74,7 @@ pub fn accumulate_ahead<S: Simd, E: Element, const R: usize, const P: usize>(
     for (whole, row) in whole_x.iter_mut().zip(&x) {
         *whole = &row.as_chunks().0[..depth / UNROLLED];
     }
-    let mut whole_panels: [&[[Lanes<E>; UNROLLED]]; P] = [&[]; P];
+    let mut whole_panels: [&[[Lanes<F>; UNROLLED]]; P] = [&[]; P];
     for (whole, panel) in whole_panels.iter_mut().zip(&panels) {
         *whole = &panel.as_chunks().0[..depth / UNROLLED];
     }
@@ -85,16 +85,16 @@ pub fn accumulate_ahead<S: Simd, E: Element, const R: usize, const P: usize>(
                 if let Some(ahead) = ahead {
                     simd.prefetch(panels[p], i * UNROLLED + k + ahead);
                 }
-                w[p] = E::load(simd, &whole_panels[p][i][k]);
+                w[p] = F::load(simd, &whole_panels[p][i][k]);
             }
             for r in 0..R {
                 xk[r] = whole_x[r][i][k];
             }
-            acc = multiply(simd, xk, w, acc);
+            acc = multiply::<S, F, R, P>(simd, xk, w, acc);
         }
     }
     for k in depth / UNROLLED * UNROLLED..depth {
-        acc = multiply(simd, x.map(|row| row[k]), load_each(simd, &panels, k), acc);
+        acc = multiply::<S, F, R, P>(simd, x.map(|row| row[k]), load_each(simd, &panels, k), acc);
     }
     acc
 }
@@ -104,10 +104,10 @@ pub fn accumulate_ahead<S: Simd, E: Element, const R: usize, const P: usize>(
 /// `k` runs up to the shortest of `x` and the panels. One pointer instead of `R`, and four steps a
 /// pass of the loop: up to a fifth faster than rows that lie apart.
 #[inline(always)]
-pub fn accumulate_packed<S: Simd, E: Element, const R: usize, const P: usize>(
+pub fn accumulate_packed<S: Simd, F: Factor, const R: usize, const P: usize>(
     simd: S,
     x: &[[f32; R]],
-    panels: [&[Lanes<E>]; P],
+    panels: [&[Lanes<F>]; P],
     mut acc: Sums<S, R, P>,
 ) -> Sums<S, R, P> {
     let mut depth = x.len();
@@ -115,7 +115,7 @@ pub fn accumulate_packed<S: Simd, E: Element, const R: usize, const P: usize>(
         depth = depth.min(panel.len());
     }
     let (passes, rest) = x[..depth].as_chunks::<UNROLLED>();
-    let mut whole: [&[[Lanes<E>; UNROLLED]]; P] = [&[]; P];
+    let mut whole: [&[[Lanes<F>; UNROLLED]]; P] = [&[]; P];
     for (whole, panel) in whole.iter_mut().zip(&panels) {
         *whole = &panel.as_chunks().0[..passes.len()];
     }
@@ -123,34 +123,34 @@ pub fn accumulate_packed<S: Simd, E: Element, const R: usize, const P: usize>(
         for k in 0..UNROLLED {
             let mut w = [simd.splat(0.0); P];
             for p in 0..P {
-                w[p] = E::load(simd, &whole[p][i][k]);
+                w[p] = F::load(simd, &whole[p][i][k]);
             }
-            acc = multiply(simd, x[k], w, acc);
+            acc = multiply::<S, F, R, P>(simd, x[k], w, acc);
         }
     }
     for (x, k) in rest.iter().zip(depth - rest.len()..) {
-        acc = multiply(simd, *x, load_each(simd, &panels, k), acc);
+        acc = multiply::<S, F, R, P>(simd, *x, load_each(simd, &panels, k), acc);
     }
     acc
 }
 
 /// Vector `k` of each panel, widened.
 #[inline(always)]
-fn load_each<S: Simd, E: Element, const P: usize>(
+fn load_each<S: Simd, F: Factor, const P: usize>(
     simd: S,
-    panels: &[&[Lanes<E>]; P],
+    panels: &[&[Lanes<F>]; P],
     k: usize,
 ) -> [S::F32x16; P] {
     let mut w = [simd.splat(0.0); P];
     for p in 0..P {
-        w[p] = E::load(simd, &panels[p][k]);
+        w[p] = F::load(simd, &panels[p][k]);
     }
     w
 }
 
 /// `acc[r][p] + x[r] * w[p]`
 #[inline(always)]
-fn multiply<S: Simd, const R: usize, const P: usize>(
+fn multiply<S: Simd, F: Factor, const R: usize, const P: usize>(
     simd: S,
     x: [f32; R],
     w: [S::F32x16; P],
@@ -159,7 +159,7 @@ fn multiply<S: Simd, const R: usize, const P: usize>(
     for r in 0..R {
         let xr = simd.splat(x[r]);
         for p in 0..P {
-            acc[r][p] = simd.mul_add(xr, w[p], acc[r][p]);
+            acc[r][p] = F::mul_add(simd, xr, w[p], acc[r][p]);
         }
     }
     acc

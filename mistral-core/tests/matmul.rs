@@ -42,7 +42,7 @@ fn dtypes() -> impl Strategy<Value = DType> {
 }
 
 fn block_formats() -> impl Strategy<Value = WeightFormat> {
-    proptest::sample::select(&WeightFormat::ALL[3..])
+    proptest::sample::select(&WeightFormat::ALL[4..])
 }
 
 /// The definition for weights in blocks, one output at a time: inputs rounded with a scale for each

@@ -55,6 +55,7 @@ impl Display for Spread {
 struct Limits {
     read_gb_per_second: Option<f64>,
     f32_gflops: f64,
+    bf16_gflops: f64,
     int8_gops: f64,
     int16_gops: f64,
 }
@@ -64,6 +65,7 @@ impl Limits {
         Self {
             read_gb_per_second: ceilings::read_gb_per_second(READ_BYTES),
             f32_gflops: ceilings::f32_gflops(),
+            bf16_gflops: ceilings::bf16_gflops(),
             int8_gops: ceilings::int8_gops(),
             int16_gops: ceilings::int16_gops(),
         }
@@ -255,6 +257,7 @@ weights    prefill tok/s (min-max)   Gop/s  share   decode tok/s (min-max)    GB
 
     fn line(&self, limits: Limits) -> String {
         let arithmetic = match self.weights {
+            WeightFormat::BF16xBF16 => limits.bf16_gflops,
             WeightFormat::Q4K | WeightFormat::Q4_0 => limits.int8_gops,
             format if format.block() > 1 => limits.int16_gops,
             _ => limits.f32_gflops,
@@ -283,9 +286,9 @@ impl Display for Limits {
         let read = self.read_gb_per_second.map_or("unknown".to_owned(), |gb| format!("{gb:.1}"));
         writeln!(
             f,
-            "limits: read {read} GB/s, f32 {:.0} Gflop/s, 8-bit inputs {:.0} Gop/s, 16-bit inputs \
-             {:.0} Gop/s",
-            self.f32_gflops, self.int8_gops, self.int16_gops
+            "limits: read {read} GB/s, f32 {:.0} Gflop/s, bf16 {:.0} Gflop/s, 8-bit inputs {:.0} \
+             Gop/s, 16-bit inputs {:.0} Gop/s",
+            self.f32_gflops, self.bf16_gflops, self.int8_gops, self.int16_gops
         )
     }
 }

@@ -50,7 +50,9 @@ fn every_figure_is_above_zero_and_the_median_lies_between_least_and_most() {
             ["_min", "", "_max"].map(|end| number(&report, &format!("{field}{end}")));
         assert!(0.0 < min && min <= median && median <= max, "{field}: {min} {median} {max}");
     }
-    for field in ["read_gb_per_second", "f32_gflops", "int8_gops", "load_seconds", "kv_bytes"] {
+    for field in
+        ["read_gb_per_second", "f32_gflops", "bf16_gflops", "int8_gops", "load_seconds", "kv_bytes"]
+    {
         assert!(number(&report, field) > 0.0, "{field}");
     }
 }

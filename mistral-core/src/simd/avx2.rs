@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::level::Token;
+use super::scalar::Scalar;
 use super::{Integers, Kernel, LANES, Simd};
 
 /// The token of this level. Only [`enter`] makes one.
@@ -20,6 +21,8 @@ impl Token for Avx2 {
     const NAME: &'static str = "avx2";
 
     type Floats = Self;
+    type Integers = Self;
+    type Pairs = Scalar;
 
     fn is_present() -> bool {
         has!("avx2") && has!("fma") && has!("f16c")

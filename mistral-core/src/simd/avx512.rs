@@ -1,4 +1,5 @@
-//! AVX-512: a vector is one register. With VNNI, a step of integer products is one instruction.
+//! AVX-512: a vector is one register. With VNNI, a step of integer products is one instruction; with
+//! BF16, the products of a pair are.
 
 use std::arch::is_x86_feature_detected as has;
 use std::arch::x86_64::*;
@@ -6,16 +7,19 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::level::Token;
-use super::{Integers, Kernel, LANES, Simd};
+use super::scalar::Scalar;
+use super::{Integers, Kernel, LANES, Simd, dot_each_pair, join_each_pair};
 
 /// The token of this level. Only the `enter` functions make one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Avx512<const VNNI: bool>(());
+pub(super) struct Avx512<const VNNI: bool, const BF16: bool>(());
 
-impl Token for Avx512<false> {
+impl Token for Avx512<false, false> {
     const NAME: &'static str = "avx512";
 
     type Floats = Self;
+    type Integers = Self;
+    type Pairs = Scalar;
 
     fn is_present() -> bool {
         has!("avx512f")
@@ -34,13 +38,15 @@ impl Token for Avx512<false> {
     }
 }
 
-impl Token for Avx512<true> {
+impl Token for Avx512<true, false> {
     const NAME: &'static str = "avx512vnni";
 
-    type Floats = Avx512<false>;
+    type Floats = Avx512<false, false>;
+    type Integers = Self;
+    type Pairs = Scalar;
 
     fn is_present() -> bool {
-        Avx512::<false>::is_present() && has!("avx512vnni")
+        Avx512::<false, false>::is_present() && has!("avx512vnni")
     }
 
     #[inline]
@@ -50,16 +56,42 @@ impl Token for Avx512<true> {
     }
 }
 
+impl Token for Avx512<false, true> {
+    const NAME: &'static str = "avx512bf16";
+
+    type Floats = Avx512<false, false>;
+    type Integers = Avx512<true, false>;
+    type Pairs = Self;
+
+    const PAIRS: bool = true;
+
+    fn is_present() -> bool {
+        Avx512::<true, false>::is_present() && has!("avx512bf16")
+    }
+
+    #[inline]
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has seen the features on this CPU.
+        unsafe { enter_bf16(kernel) }
+    }
+}
+
 /// Runs a kernel with the level's instructions enabled.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn enter<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512::<false>(()))
+    kernel.run(Avx512::<false, false>(()))
 }
 
 /// As [`enter`], with VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn enter_vnni<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512::<true>(()))
+    kernel.run(Avx512::<true, false>(()))
+}
+
+/// As [`enter`], with BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+fn enter_bf16<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<false, true>(()))
 }
 
 macro_rules! lanewise {
@@ -72,7 +104,7 @@ macro_rules! lanewise {
     )*};
 }
 
-impl<const VNNI: bool> Simd for Avx512<VNNI> {
+impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     type F32x16 = __m512;
 
     const SUMS: usize = 24;
@@ -144,6 +176,38 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn load_pairs(self, pairs: &[[bf16; 2]; LANES]) -> __m512 {
+        if !BF16 {
+            return join_each_pair(self, pairs);
+        }
+        // SAFETY: `self` proves AVX-512; `pairs` has 64 bytes.
+        unsafe {
+            let halves = _mm512_loadu_si512(pairs.as_ptr().cast());
+            // A lane's lower half is word 16 + i, its upper half word i.
+            let words = _mm512_add_epi32(
+                _mm512_set1_epi32(16),
+                _mm512_mullo_epi32(
+                    _mm512_set1_epi32(0x0001_0001),
+                    _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                ),
+            );
+            _mm512_castsi512_ps(_mm512_permutexvar_epi16(words, halves))
+        }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, x: __m512, w: __m512, sums: __m512) -> __m512 {
+        if !BF16 {
+            return dot_each_pair(self, x, w, sums);
+        }
+        // SAFETY: `self` proves AVX-512 with BF16; all registers of 512 bits hold the same bits.
+        unsafe {
+            let bits = |v: __m512| std::mem::transmute::<__m512, __m512bh>(v);
+            _mm512_dpbf16_ps(sums, bits(w), bits(x))
+        }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, data: &[T], index: usize) {
         let address = data.as_ptr().wrapping_add(index);
         // SAFETY: a prefetch may name any address; it reads nothing.
@@ -151,7 +215,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 }
 
-impl<const VNNI: bool> Avx512<VNNI> {
+impl<const VNNI: bool, const BF16: bool> Avx512<VNNI, BF16> {
     /// The sum of two numbers of 16 bits for each output.
     #[inline(always)]
     fn add_pairs(self, pairs: __m512i) -> __m512i {
@@ -166,7 +230,7 @@ impl<const VNNI: bool> Avx512<VNNI> {
     }
 }
 
-impl<const VNNI: bool> Integers for Avx512<VNNI> {
+impl<const VNNI: bool, const BF16: bool> Integers for Avx512<VNNI, BF16> {
     type Bytes = __m512i;
     type Words = __m512i;
     /// With VNNI, one of 32 bits for each output. Without, two of 16 bits: the sums of the even and

@@ -1,7 +1,7 @@
 //! Bytes and vectors as views of each other.
 
 use super::Lanes;
-use crate::element::Element;
+use crate::element::Factor;
 
 /// 64 bytes on a border of 64: what weight memory is made of.
 #[derive(Debug, Clone, Copy)]
@@ -22,15 +22,15 @@ pub(crate) fn bytes_of_mut(lines: &mut [Line]) -> &mut [u8] {
 
 /// Bytes as vectors of floats in the byte order of this machine. Empty if they do not lie on a
 /// border of [`Lanes`].
-pub(crate) fn lanes_of<E: Element>(bytes: &[u8]) -> &[Lanes<E>] {
-    // SAFETY: `Element` is sealed: f32, f16 and bf16, for which every bit pattern is a value.
-    let (before, lanes, _) = unsafe { bytes.align_to::<Lanes<E>>() };
+pub(crate) fn lanes_of<F: Factor>(bytes: &[u8]) -> &[Lanes<F>] {
+    // SAFETY: `Factor` is sealed: floats and arrays of them, for which every bit pattern is a value.
+    let (before, lanes, _) = unsafe { bytes.align_to::<Lanes<F>>() };
     if before.is_empty() { lanes } else { &[] }
 }
 
 /// As [`lanes_of`].
-pub(crate) fn lanes_of_mut<E: Element>(bytes: &mut [u8]) -> &mut [Lanes<E>] {
+pub(crate) fn lanes_of_mut<F: Factor>(bytes: &mut [u8]) -> &mut [Lanes<F>] {
     // SAFETY: as in `lanes_of`, and every value is initialised bytes.
-    let (before, lanes, _) = unsafe { bytes.align_to_mut::<Lanes<E>>() };
+    let (before, lanes, _) = unsafe { bytes.align_to_mut::<Lanes<F>>() };
     if before.is_empty() { lanes } else { &mut [] }
 }

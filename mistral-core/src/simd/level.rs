@@ -11,8 +11,17 @@ pub(super) trait Token: Integers {
     /// The level's name.
     const NAME: &'static str;
 
-    /// The level that differs from this one in integers alone, if there is one.
+    /// The level that kernels of floats run at.
     type Floats: Token;
+
+    /// The level that kernels of integers run at.
+    type Integers: Token;
+
+    /// The level that kernels of pairs run at: plain Rust where there is no instruction for them.
+    type Pairs: Token;
+
+    /// Whether pairs are multiplied as fast as floats at least.
+    const PAIRS: bool = false;
 
     /// Whether this CPU has the level.
     fn is_present() -> bool;
@@ -59,6 +68,12 @@ macro_rules! levels {
                 }
             }
 
+            fn has_pairs(self) -> bool {
+                match self {
+                    $($(#[$built])* Self::$kind => <$token>::PAIRS,)*
+                }
+            }
+
             /// # Safety
             ///
             /// [`Kind::is_present`] must be true.
@@ -67,12 +82,15 @@ macro_rules! levels {
                 match self {
                     $(
                         $(#[$built])*
-                        Self::$kind => if K::INTEGERS {
-                            // SAFETY: as the caller promises.
-                            unsafe { <$token>::enter(kernel) }
-                        } else {
-                            // SAFETY: a CPU with the level has the one that differs in integers.
-                            unsafe { <$token as Token>::Floats::enter(kernel) }
+                        // SAFETY: a CPU with the level has those that its kinds of kernels run at.
+                        Self::$kind => unsafe {
+                            if K::PAIRS {
+                                <$token as Token>::Pairs::enter(kernel)
+                            } else if K::INTEGERS {
+                                <$token as Token>::Integers::enter(kernel)
+                            } else {
+                                <$token as Token>::Floats::enter(kernel)
+                            }
                         },
                     )*
                 }
@@ -87,9 +105,11 @@ levels! {
     #[cfg(target_arch = "x86_64")]
     Avx2 => avx2::Avx2,
     #[cfg(target_arch = "x86_64")]
-    Avx512 => avx512::Avx512<false>,
+    Avx512 => avx512::Avx512<false, false>,
     #[cfg(target_arch = "x86_64")]
-    Avx512Vnni => avx512::Avx512<true>,
+    Avx512Vnni => avx512::Avx512<true, false>,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16 => avx512::Avx512<false, true>,
     #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
     Neon => neon::Neon,
 }
@@ -108,9 +128,16 @@ impl Level {
         Kind::ALL.iter().filter(|kind| kind.is_present()).map(|kind| Self(*kind))
     }
 
-    /// The level's name: `scalar`, `avx2`, `avx512`, `avx512vnni` or `neon`.
+    /// The level's name: `scalar`, `avx2`, `avx512`, `avx512vnni`, `avx512bf16` (which has VNNI
+    /// too) or `neon`.
     pub fn name(self) -> &'static str {
         self.0.name()
+    }
+
+    /// Whether [`Simd::dot_pairs`](super::Simd::dot_pairs) is an instruction, or the level is the oracle of those
+    /// for which it is one.
+    pub(crate) fn has_pairs(self) -> bool {
+        self.0.has_pairs()
     }
 
     /// Runs `kernel` at this level.

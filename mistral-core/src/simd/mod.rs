@@ -1,6 +1,6 @@
 //! Run-time SIMD behind one vocabulary of sixteen lanes.
 //!
-//! A *level* (scalar, AVX2, AVX-512 with and without VNNI, NEON) is a token: holding one proves that
+//! A *level* (scalar, AVX2, AVX-512 with and without VNNI and BF16, NEON) is a token: holding one proves that
 //! this CPU has the feature, so its methods are safe. [`Level::dispatch`] enters the right
 //! `#[target_feature]` function once and runs a [`Kernel`], safe generic code that is inlined into
 //! it. A new level is one module and one line in the list of `level.rs`.
@@ -100,10 +100,62 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `2^n` for lanes of the form `1.5 * 2^23 + n` with `n` in -126..=127.
     fn exp2_of_shifted(self, shifted: Self::F32x16) -> Self::F32x16;
 
+    /// Loads sixteen pairs: the upper halves of the lanes lie first, all sixteen of them, then the
+    /// lower halves. They are bits for [`Simd::dot_pairs`], no numbers.
+    #[inline(always)]
+    fn load_pairs(self, pairs: &[[bf16; 2]; LANES]) -> Self::F32x16 {
+        join_each_pair(self, pairs)
+    }
+
+    /// The products of the upper halves, then of the lower ones, added to `sums`: each rounded once,
+    /// and what is below [`f32::MIN_POSITIVE`] counts as zero, before and after.
+    #[inline(always)]
+    fn dot_pairs(self, x: Self::F32x16, w: Self::F32x16, sums: Self::F32x16) -> Self::F32x16 {
+        dot_each_pair(self, x, w, sums)
+    }
+
     /// Hints that `data[index..]` is read soon. Any index is fine.
     fn prefetch<T>(self, data: &[T], index: usize) {
         let _ = (data, index);
     }
+}
+
+/// Two halves as the bits of one lane.
+#[inline(always)]
+pub(crate) fn join_pair(upper: bf16, lower: bf16) -> f32 {
+    f32::from_bits(u32::from(upper.to_bits()) << 16 | u32::from(lower.to_bits()))
+}
+
+/// [`Simd::load_pairs`], lane by lane.
+#[inline(always)]
+fn join_each_pair<S: Simd>(simd: S, pairs: &[[bf16; 2]; LANES]) -> S::F32x16 {
+    let (mut lanes, halves) = ([0.0; LANES], pairs.as_flattened());
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        *lane = join_pair(halves[i], halves[LANES + i]);
+    }
+    simd.load(&lanes)
+}
+
+/// [`Simd::dot_pairs`], lane by lane.
+#[inline(always)]
+fn dot_each_pair<S: Simd>(simd: S, x: S::F32x16, w: S::F32x16, sums: S::F32x16) -> S::F32x16 {
+    let (mut x_lanes, mut w_lanes, mut out) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    simd.store(x, &mut x_lanes);
+    simd.store(w, &mut w_lanes);
+    simd.store(sums, &mut out);
+    for ((x, w), sum) in x_lanes.into_iter().zip(w_lanes).zip(&mut out) {
+        let upper = |pair: f32| normal(f32::from_bits(pair.to_bits() & 0xffff_0000));
+        let lower = |pair: f32| normal(f32::from_bits(pair.to_bits() << 16));
+        *sum = normal(upper(x).mul_add(upper(w), normal(*sum)));
+        *sum = normal(lower(x).mul_add(lower(w), *sum));
+    }
+    simd.load(&out)
+}
+
+/// `x`, or zero of its sign where it is subnormal.
+#[inline(always)]
+fn normal(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(x) } else { x }
 }
 
 /// Code that is generic over the level. `run` must be `#[inline(always)]`, or the compiler will
@@ -115,6 +167,9 @@ pub trait Kernel {
     /// Whether it multiplies integers. One that does not is compiled once for levels that differ in
     /// nothing else.
     const INTEGERS: bool = true;
+
+    /// Whether it multiplies pairs ([`Simd::dot_pairs`]) and neither plain floats nor integers.
+    const PAIRS: bool = false;
 
     /// Runs at one level. A kernel without integers asks for `S: Simd` alone.
     fn run<S: Integers>(self, simd: S) -> Self::Output;

@@ -13,6 +13,10 @@ impl Token for Scalar {
     const NAME: &'static str = "scalar";
 
     type Floats = Self;
+    type Integers = Self;
+    type Pairs = Self;
+
+    const PAIRS: bool = true;
 
     fn is_present() -> bool {
         true

@@ -2,6 +2,9 @@
 
 use super::*;
 
+mod levels;
+mod pairs;
+
 /// Applies one operation to three vectors and returns the bits.
 struct Apply<F>(F);
 
@@ -41,7 +44,7 @@ impl Kernel for Apply<(Op, [[f32; LANES]; 3])> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> [u32; LANES] {
         let (op, [a, b, c]) = self.0;
-        let (a, b, c) = (simd.load(&a), simd.load(&b), simd.load(&c));
+        let [a, b, c] = [&a, &b, &c].map(|x| simd.load(x));
         let v = match op {
             Op::Add => simd.add(a, b),
             Op::Sub => simd.sub(a, b),
@@ -366,35 +369,4 @@ fn products_of_words_equal_the_scalar_ones_modulo_two_to_the_32() {
             assert_eq!(got, want, "case {case} at {level}");
         }
     }
-}
-
-struct Prefetch<'a>(&'a [u16], usize);
-
-impl Kernel for Prefetch<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        simd.prefetch(self.0, self.1);
-    }
-}
-
-#[test]
-fn a_prefetch_may_name_any_index() {
-    for level in Level::available() {
-        for index in [0, 1, 1 << 20, usize::MAX / 2, usize::MAX] {
-            level.dispatch(Prefetch(&[1, 2, 3], index));
-        }
-    }
-}
-
-#[test]
-fn levels_go_from_the_scalar_one_to_the_detected_one() {
-    let levels: Vec<_> = Level::available().collect();
-    assert_eq!(levels.first(), Some(&Level::SCALAR));
-    assert_eq!(levels.last(), Some(&Level::detect()));
-    let mut names: Vec<_> = levels.iter().map(|level| level.name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), levels.len());
 }

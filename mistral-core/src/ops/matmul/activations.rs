@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use ndarray::ArrayView2;
 
-use super::dense::{self, K_BLOCK};
+use super::dense;
+use super::pairs::PairInputs;
 use super::rows::{even_share, is_wide, row_group, with_rows};
+use crate::element::Factor;
 use crate::ops::row;
 use crate::quant::kernel::{MAX_STEPS, Tile, Width, steps};
 use crate::quant::round_block;
@@ -43,6 +45,7 @@ pub struct Activations {
     groups: Vec<Group>,
     /// `[chunk][block of k][row group][k][row]`
     floats: Vec<f32>,
+    pub(super) pairs: PairInputs,
 }
 
 /// The inputs of one row and group, besides their integers.
@@ -112,9 +115,9 @@ impl Activations {
 impl Activations {
     /// Brings the rows of `x` together for weights that are floats, on several threads where it
     /// pays.
-    pub(super) fn pack(&mut self, level: Level, x: ArrayView2<'_, f32>) {
+    pub(super) fn pack<F: Factor>(&mut self, level: Level, x: ArrayView2<'_, f32>) {
         self.floats.resize(x.len(), 0.0);
-        pack_rows(level, x, 0..x.nrows(), &mut self.floats);
+        pack_rows(level, x, dense::steps::<F>(), 0..x.nrows(), &mut self.floats);
     }
 
     /// The inputs in `block` of a chunk of rows. Those of rows `first..first + n` that are one of
@@ -127,20 +130,28 @@ impl Activations {
 }
 
 /// Splits the rows between threads at the borders of chunks.
-fn pack_rows(level: Level, x: ArrayView2<'_, f32>, rows: Range<usize>, packed: &mut [f32]) {
+fn pack_rows(
+    level: Level,
+    x: ArrayView2<'_, f32>,
+    block: usize,
+    rows: Range<usize>,
+    packed: &mut [f32],
+) {
     if rows.len() <= dense::CHUNK {
-        return level.dispatch(PackChunk { x, rows, packed });
+        return level.dispatch(PackChunk { x, block, rows, packed });
     }
     let middle = rows.start + (rows.len() / 2).next_multiple_of(dense::CHUNK);
     let (left, right) = packed.split_at_mut((middle - rows.start) * x.ncols());
     threads::join(
-        || pack_rows(level, x, rows.start..middle, left),
-        || pack_rows(level, x, middle..rows.end, right),
+        || pack_rows(level, x, block, rows.start..middle, left),
+        || pack_rows(level, x, block, middle..rows.end, right),
     );
 }
 
 struct PackChunk<'a> {
     x: ArrayView2<'a, f32>,
+    /// Inputs in a block of `k`.
+    block: usize,
     rows: Range<usize>,
     packed: &'a mut [f32],
 }
@@ -154,8 +165,8 @@ impl Kernel for PackChunk<'_> {
     fn run<S: Integers>(self, simd: S) {
         let cols = self.x.ncols();
         let mut packed = self.packed;
-        for from in (0..cols).step_by(K_BLOCK) {
-            let block = from..cols.min(from + K_BLOCK);
+        for from in (0..cols).step_by(self.block) {
+            let block = from..cols.min(from + self.block);
             let mut first = 0;
             while first < self.rows.len() {
                 let n = row_group(simd, self.rows.len() - first);

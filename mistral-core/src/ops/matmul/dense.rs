@@ -16,13 +16,18 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use super::activations::Activations;
 use super::rows::{is_wide, most_rows, row_group, with_rows};
 use super::{Panels, STREAMS, store_panel};
-use crate::element::Element;
+use crate::element::Factor;
 use crate::ops::row;
 use crate::simd::{Integers, Lanes, Level, Simd};
 use crate::tile;
 
 /// Products in one chain before its sum is added to the total.
 pub const K_BLOCK: usize = 512;
+
+/// Steps in one chain.
+pub(super) const fn steps<F: Factor>() -> usize {
+    K_BLOCK / F::INPUTS
+}
 
 /// Rows from which on arithmetic is the bound.
 pub(super) const MANY: usize = 24;
@@ -42,24 +47,26 @@ const AHEAD: usize = 4096;
 const CACHE_LINE: usize = 64;
 
 /// Weights in panels of floats and the inputs of all rows.
-pub(super) struct DensePanels<'a, E> {
+pub(super) struct DensePanels<'a, F> {
     pub(super) x: ArrayView2<'a, f32>,
     /// Of [`MANY`] rows or more: `x`, packed.
     pub(super) activations: &'a Activations,
-    pub(super) panels: &'a [Lanes<E>],
+    pub(super) panels: &'a [Lanes<F>],
+    /// What the sums of each row are multiplied with.
+    pub(super) scales: Option<&'a [f32]>,
 }
 
-impl<E: Element> DensePanels<'_, E> {
+impl<F: Factor> DensePanels<'_, F> {
     /// Brings `activations` into the form that the kernels read.
     pub(super) fn prepare(level: Level, x: ArrayView2<'_, f32>, activations: &mut Activations) {
         if x.nrows() >= MANY {
-            activations.pack(level, x);
+            activations.pack::<F>(level, x);
         }
     }
 
     /// The weights of panel `index`: one vector for each input.
     #[inline(always)]
-    fn panel(&self, index: usize) -> &[Lanes<E>] {
+    fn panel(&self, index: usize) -> &[Lanes<F>] {
         let depth = self.x.ncols();
         &self.panels[index * depth..][..depth]
     }
@@ -75,8 +82,10 @@ impl<E: Element> DensePanels<'_, E> {
     }
 }
 
-impl<E: Element> Panels for DensePanels<'_, E> {
+impl<F: Factor> Panels for DensePanels<'_, F> {
     const INTEGERS: bool = false;
+
+    const PAIRS: bool = F::INPUTS == 2;
 
     fn rows(&self) -> usize {
         self.x.nrows()
@@ -89,13 +98,13 @@ impl<E: Element> Panels for DensePanels<'_, E> {
 }
 
 /// The task of one thread: the outputs of some panels, for all rows.
-struct Columns<'j, 'a, 'o, E> {
-    job: &'j DensePanels<'a, E>,
+struct Columns<'j, 'a, 'o, F> {
+    job: &'j DensePanels<'a, F>,
     range: Range<usize>,
     out: ArrayViewMut2<'o, f32>,
 }
 
-impl<E: Element> Columns<'_, '_, '_, E> {
+impl<F: Factor> Columns<'_, '_, '_, F> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         match self.job.x.nrows() {
@@ -109,6 +118,23 @@ impl<E: Element> Columns<'_, '_, '_, E> {
         }
     }
 
+    /// Writes the sums of panel `index` for the rows from `first` on.
+    #[inline(always)]
+    fn store<S: Simd, const R: usize>(
+        &mut self,
+        simd: S,
+        first: usize,
+        index: usize,
+        mut sums: [S::F32x16; R],
+    ) {
+        if let Some(scales) = self.job.scales {
+            for (sums, scale) in sums.iter_mut().zip(&scales[first..]) {
+                *sums = simd.mul(*sums, simd.splat(*scale));
+            }
+        }
+        store_panel(simd, &mut self.out, first, index - self.range.start, sums);
+    }
+
     /// All `R` rows of the input, `P` panels at a time that lie far apart.
     #[inline(always)]
     fn stream<S: Simd, const R: usize, const P: usize>(&mut self, simd: S) {
@@ -119,18 +145,12 @@ impl<E: Element> Columns<'_, '_, '_, E> {
             let index: [usize; P] = std::array::from_fn(|p| self.range.start + p * run + i);
             let sums = blocked(simd, x, index.map(|i| job.panel(i)));
             for (p, &index) in index.iter().enumerate() {
-                store_panel(
-                    simd,
-                    &mut self.out,
-                    0,
-                    index - self.range.start,
-                    sums.map(|row| row[p]),
-                );
+                self.store(simd, 0, index, sums.map(|row| row[p]));
             }
         }
         for index in self.range.start + P * run..self.range.end {
             let sums = blocked(simd, x, [job.panel(index)]);
-            store_panel(simd, &mut self.out, 0, index - self.range.start, sums.map(|[row]| row));
+            self.store(simd, 0, index, sums.map(|[row]| row));
         }
     }
 
@@ -152,13 +172,13 @@ impl<E: Element> Columns<'_, '_, '_, E> {
     fn pass_over<S: Simd, const P: usize>(&mut self, simd: S, first: usize, apart: usize) {
         let job = self.job;
         let (rows, depth) = job.x.dim();
-        let mut panels: [&[Lanes<E>]; P] = [&[]; P];
+        let mut panels: [&[Lanes<F>]; P] = [&[]; P];
         for (p, panel) in panels.iter_mut().enumerate() {
             *panel = job.panel(first + p * apart);
         }
         let mut totals = [[simd.splat(0.0); P]; MANY];
-        for from in (0..depth).step_by(K_BLOCK) {
-            let block = from..depth.min(from + K_BLOCK);
+        for from in (0..depth).step_by(steps::<F>()) {
+            let block = from..depth.min(from + steps::<F>());
             let mut weights = panels;
             for weights in &mut weights {
                 *weights = &weights[block.clone()];
@@ -168,16 +188,15 @@ impl<E: Element> Columns<'_, '_, '_, E> {
                 let n = row_group(simd, rows - row);
                 with_rows!(S, n, R => {
                     let x = job.input::<R>(row, &block);
-                    let sums = tile::accumulate_ahead(simd, x, weights, tile::zeros::<S, R, P>(simd), (row == 0).then_some(AHEAD / size_of::<Lanes<E>>()));
+                    let sums = tile::accumulate_ahead(simd, x, weights, tile::zeros::<S, R, P>(simd), (row == 0).then_some(AHEAD / size_of::<Lanes<F>>()));
                     add_each(simd, &mut totals[row..], sums);
                 });
                 row += n;
             }
         }
         for p in 0..P {
-            let panel = first + p * apart - self.range.start;
             for (row, totals) in totals.iter().take(rows).enumerate() {
-                store_panel(simd, &mut self.out, row, panel, [totals[p]]);
+                self.store(simd, row, first + p * apart, [totals[p]]);
             }
         }
     }
@@ -196,8 +215,7 @@ impl<E: Element> Columns<'_, '_, '_, E> {
                 self.add_band(simd, &chunk, band.clone(), &mut wide, &mut totals);
                 for (index, totals) in band.zip(totals.chunks(chunk.len())) {
                     for (row, total) in chunk.clone().zip(totals) {
-                        let panel = index - self.range.start;
-                        store_panel(simd, &mut self.out, row, panel, [*total]);
+                        self.store(simd, row, index, [*total]);
                     }
                 }
             }
@@ -216,11 +234,11 @@ impl<E: Element> Columns<'_, '_, '_, E> {
     ) {
         let job = self.job;
         let depth = job.x.ncols();
-        for from in (0..depth).step_by(K_BLOCK) {
-            let block = from..depth.min(from + K_BLOCK);
+        for from in (0..depth).step_by(steps::<F>()) {
+            let block = from..depth.min(from + steps::<F>());
             let x = job.activations.packed(chunk, depth, &block);
             let weights = |index: usize| &job.panel(band.end.min(index + 1) - 1)[block.clone()];
-            if is_wide::<S>() {
+            if is_wide::<S>() || F::INPUTS > 1 {
                 // Two panels as they are stored: they are widened beside the multiplications.
                 let pairs = totals.chunks_mut(2 * chunk.len());
                 for (index, totals) in band.clone().step_by(2).zip(pairs) {
@@ -239,7 +257,7 @@ impl<E: Element> Columns<'_, '_, '_, E> {
                 let stored = weights(index);
                 let wide = &mut wide.0[..stored.len()];
                 for (wide, weights) in wide.iter_mut().zip(stored) {
-                    simd.store(E::load(simd, weights), &mut wide.0);
+                    simd.store(F::load(simd, weights), &mut wide.0);
                 }
                 add_block(simd, x, [&*wide], [weights(index + 1)], [totals]);
             }
@@ -254,11 +272,11 @@ struct Wide([Lanes<f32>; K_BLOCK]);
 /// Adds the sums of a block to the totals of a chunk of rows in `P` panels, and asks for the weights
 /// that are `next`.
 #[inline(always)]
-fn add_block<S: Simd, W: Element, E: Element, const P: usize, const N: usize>(
+fn add_block<S: Simd, W: Factor, F: Factor, const P: usize, const N: usize>(
     simd: S,
     x: &[f32],
     weights: [&[Lanes<W>]; P],
-    next: [&[Lanes<E>]; N],
+    next: [&[Lanes<F>]; N],
     mut totals: [&mut [S::F32x16]; P],
 ) {
     let mut x = x;
@@ -267,7 +285,7 @@ fn add_block<S: Simd, W: Element, E: Element, const P: usize, const N: usize>(
     let (mut first, mut ahead) = (0, 0);
     while first < rows {
         for next in next {
-            for i in (ahead..depth.min(ahead + share)).step_by(CACHE_LINE / size_of::<Lanes<E>>()) {
+            for i in (ahead..depth.min(ahead + share)).step_by(CACHE_LINE / size_of::<Lanes<F>>()) {
                 simd.prefetch(next, i);
             }
         }
@@ -308,15 +326,15 @@ fn add_each<S: Simd, const P: usize>(
 
 /// The sums over all of `k`: chains of [`K_BLOCK`], added in order.
 #[inline(always)]
-fn blocked<S: Simd, W: Element, const R: usize, const P: usize>(
+fn blocked<S: Simd, W: Factor, const R: usize, const P: usize>(
     simd: S,
     x: [&[f32]; R],
     panels: [&[Lanes<W>]; P],
 ) -> tile::Sums<S, R, P> {
     let depth = x[0].len();
     let mut total = tile::zeros::<S, R, P>(simd);
-    for from in (0..depth).step_by(K_BLOCK) {
-        let block = from..depth.min(from + K_BLOCK);
+    for from in (0..depth).step_by(steps::<W>()) {
+        let block = from..depth.min(from + steps::<W>());
         let sums = tile::accumulate_ahead(
             simd,
             x.map(|row| &row[block.clone()]),

@@ -14,10 +14,12 @@ mod rows;
 mod activations;
 mod dense;
 mod group;
+mod pairs;
 mod quantised;
 
 use std::ops::Range;
 
+use half::bf16;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 pub use activations::Activations;
@@ -26,7 +28,7 @@ pub use dense::K_BLOCK;
 use self::dense::{DensePanels, MANY};
 use self::quantised::QuantisedPanels;
 use super::{contiguous, expect, row_mut};
-use crate::element::Element;
+use crate::element::{Element, Factor};
 use crate::error::OpError;
 use crate::format::FormatVisitor;
 use crate::matrix::Matrix;
@@ -172,8 +174,17 @@ impl FormatVisitor for Matmul<'_, '_> {
             x: self.x,
             activations: self.activations,
             panels: lanes_of::<E>(self.panels),
+            scales: None,
         };
         compute(self.level, &panels, self.out);
+    }
+
+    fn pairs(self) {
+        if self.level.has_pairs() {
+            self.in_pairs::<[bf16; 2]>();
+        } else {
+            self.in_pairs::<[bf16; 1]>();
+        }
     }
 
     fn quantised<T: Tile>(self) {
@@ -185,10 +196,26 @@ impl FormatVisitor for Matmul<'_, '_> {
     }
 }
 
+impl Matmul<'_, '_> {
+    /// Both weights of a pair in one step, or one after the other.
+    fn in_pairs<F: Factor>(self) {
+        if !self.ready {
+            self.activations.round_pairs::<F>(self.level, self.x);
+        }
+        if let Some(panels) = self.activations.meet_pairs::<F>(self.x.dim(), lanes_of(self.panels))
+        {
+            compute(self.level, &panels, self.out);
+        }
+    }
+}
+
 /// A matrix and the inputs that it meets.
 trait Panels: Sync {
     /// Whether weights are integers.
     const INTEGERS: bool;
+
+    /// Whether they are pairs.
+    const PAIRS: bool = false;
 
     /// Number of input rows.
     fn rows(&self) -> usize;
@@ -240,6 +267,8 @@ impl<P: Panels> Kernel for Task<'_, '_, P> {
     type Output = ();
 
     const INTEGERS: bool = P::INTEGERS;
+
+    const PAIRS: bool = P::PAIRS;
 
     #[inline(always)]
     fn run<S: Integers>(self, simd: S) {

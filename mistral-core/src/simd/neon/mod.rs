@@ -22,6 +22,8 @@ impl Token for Neon {
     const NAME: &'static str = "neon";
 
     type Floats = Self;
+    type Integers = Self;
+    type Pairs = Scalar;
 
     fn is_present() -> bool {
         std::arch::is_aarch64_feature_detected!("neon")
