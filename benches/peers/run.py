@@ -5,7 +5,7 @@
 
 A round runs every engine once, in a new process; the next round takes them in the opposite order. A
 ratio is taken within a round, where the machine was in the same mood. Rounds are appended to --results,
-so that a table can grow over several calls. FOLDER holds FORMAT.gguf for each format.
+so that a table can grow over several calls. FOLDER holds FORMAT.gguf for each format, and q8_0.ct2 for CTranslate2.
 
 --check compares logits instead: they show that all engines compute the same model.
 """
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FORMATS = ["f32", "bf16", "q8_0", "q4_0", "q4_k"]
+FORMATS = ["f32", "bf16", "bf16xbf16", "q8_0", "q4_0", "q4_k"]
 OURS = "mistral"
 # Of llama.cpp, the settings that make a difference.
 LLAMA = {
@@ -29,7 +29,8 @@ LLAMA = {
     "llama.cpp, flash attention": ["--flash-attention"],
     "llama.cpp, not repacked": ["--no-repack"],
 }
-ENGINES = [OURS, *LLAMA, "candle"]
+CTRANSLATE2 = "CTranslate2"
+ENGINES = [OURS, *LLAMA, "candle", CTRANSLATE2]
 
 
 def command(options, engine):
@@ -38,12 +39,16 @@ def command(options, engine):
         return [options.mistral, "bench", "--json"]
     if engine == "candle":
         return [options.candle]
+    if engine == CTRANSLATE2:
+        return [sys.executable, HERE / "peer_ctranslate2.py", "bench"]
     return [options.llama_cpp, "bench", *LLAMA[engine]]
 
 
 def bench(options, engine, format, **settings):
     """One run in a process of its own: what it prints, read."""
-    settings = {"model": options.models / f"{format}.gguf", "threads": options.threads, **settings}
+    settings = {"model": model(options, engine, format), "threads": options.threads, **settings}
+    if engine == OURS and format == "bf16xbf16":
+        settings["weights"] = format
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(command(options, engine) + words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
@@ -51,10 +56,18 @@ def bench(options, engine, format, **settings):
     return json.loads(done.stdout)
 
 
+def model(options, engine, format):
+    """What an engine reads. bf16xbf16 is bf16 with inputs of bf16, which is how the peers take such a file."""
+    if engine == CTRANSLATE2:
+        return options.models / f"{format}.ct2"
+    return options.models / f"{'bf16' if format == 'bf16xbf16' else format}.gguf"
+
+
 def engines_for(options, format):
-    """Dense weights are never repacked: there is nothing to leave out."""
-    dense = format in ("f32", "f16", "bf16")
-    return [engine for engine in options.engines if not (dense and engine.endswith("not repacked"))]
+    """Dense weights are never repacked: there is nothing to leave out. CTranslate2 has 8 bits, and no history."""
+    dense = format in ("f32", "f16", "bf16", "bf16xbf16")
+    unfit = lambda engine: engine == CTRANSLATE2 and (format != "q8_0" or options.depth > 0)
+    return [e for e in options.engines if not (dense and e.endswith("not repacked")) and not unfit(e)]
 
 
 def measure(options):
@@ -65,7 +78,8 @@ def measure(options):
             round = 1 + max((r["round"] for r in same), default=0)
             engines = engines_for(options, format)
             for engine in engines if round % 2 else reversed(engines):
-                settings = {name: getattr(options, name) for name in ("prompt", "gen", "depth", "repeat")}
+                names = ["prompt", "gen", "repeat"] + (["depth"] if options.depth else [])
+                settings = {name: getattr(options, name) for name in names}
                 report = bench(options, engine, format, **settings)
                 result = {"format": format, "depth": options.depth, "round": round, "engine": engine}
                 for phase in ("prefill", "decode"):
@@ -130,8 +144,8 @@ def our_logits(options, format, prompt, generated):
     ids = token_ids(prompt) + token_ids(generated)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "logits.safetensors"
-        model = options.models / f"{format}.gguf"
-        words = ["--model", model, "--tokens", ",".join(map(str, ids)), "--out", out]
+        words = ["--model", model(options, OURS, format), "--tokens", ",".join(map(str, ids)), "--out", out]
+        words += ["--weights", format] if format == "bf16xbf16" else []
         subprocess.run([options.mistral, "logits", *words], check=True, stderr=subprocess.DEVNULL)
         file = out.read_bytes()
     header = 8 + int.from_bytes(file[:8], "little")
