@@ -86,6 +86,8 @@ pub(crate) enum Failure {
          the file of an earlier run, or a new one", .path.display()
     )]
     OtherBatch { path: PathBuf, line: usize },
+    #[error("the model's files changed while they were read: run it again once they are written")]
+    ModelChanged,
     #[error("--shape is {found:?}, expected 7b-v0.1, 7b-v0.2, 7b-v0.3 or a file")]
     Shape { found: String, source: io::Error },
     #[error("{found} holds no shape of a model")]
@@ -141,6 +143,7 @@ impl Failure {
             }
             Self::NotAFile { .. }
             | Self::InUse { .. }
+            | Self::ModelChanged
             | Self::Output { .. }
             | Self::Stdout { .. }
             | Self::Terminal(_)

@@ -33,31 +33,69 @@ impl Transformer {
     ///
     /// A row of 16 is read: for 7B in bf16 some 40 MB, in a few hundredths of a second.
     pub fn fingerprint(&self) -> Result<[u8; 32], ModelError> {
-        let mut hash = Sha256::new_with_prefix(VERSION);
-        add_config(&mut hash, self.config());
-        let mut row = Vec::new();
-        let mut matrices = 0;
-        let mut add_matrix = |hash: &mut Sha256, matrix: &Matrix| {
-            row.resize(matrix.cols(), 0.0);
-            // Another row of each matrix: where it lies shall not matter.
-            matrix.row(matrices * 7 % matrix.rows().max(1), &mut row)?;
-            matrices += 1;
-            hash.update(format!("{} {} {}", matrix.format(), matrix.rows(), matrix.cols()));
-            add_floats(hash, &row);
-            Ok::<(), ModelError>(())
-        };
+        let mut print = Fingerprint::new(self.config());
         let (embedding, output) = self.ends();
-        add_matrix(&mut hash, embedding)?;
+        print.add_matrix(embedding)?;
         for layer in self.layers() {
-            add_floats(&mut hash, &layer.attention_norm);
-            add_floats(&mut hash, &layer.feed_forward_norm);
-            layer.matrices().into_iter().try_for_each(|matrix| add_matrix(&mut hash, matrix))?;
+            print.add_norm(&layer.attention_norm);
+            print.add_norm(&layer.feed_forward_norm);
+            layer.matrices().into_iter().try_for_each(|matrix| print.add_matrix(matrix))?;
         }
-        add_floats(&mut hash, self.norm());
+        print.add_norm(self.norm());
         if let Some(output) = output {
-            add_matrix(&mut hash, output)?;
+            print.add_matrix(output)?;
         }
-        Ok(hash.finalize().into())
+        Ok(print.finish())
+    }
+}
+
+/// What is hashed of a model: its parts in the order of [`Transformer::fingerprint`].
+pub(crate) struct Fingerprint {
+    hash: Sha256,
+    /// Those that were added.
+    matrices: usize,
+    row: Vec<f32>,
+}
+
+impl Fingerprint {
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut hash = Sha256::new_with_prefix(VERSION);
+        add_config(&mut hash, config);
+        Self { hash, matrices: 0, row: Vec::new() }
+    }
+
+    /// Which row of the next matrix is hashed.
+    pub(crate) fn next_row(&self, rows: usize) -> usize {
+        // Another row of each matrix: where it lies shall not matter.
+        self.matrices * 7 % rows.max(1)
+    }
+
+    fn add_matrix(&mut self, matrix: &Matrix) -> Result<(), ModelError> {
+        self.add_rows(matrix, 0, matrix.rows())
+    }
+
+    /// Adds a matrix of `rows` rows, of which `part` holds those from `first` on, the
+    /// [`next_row`](Self::next_row) among them.
+    pub(crate) fn add_rows(
+        &mut self,
+        part: &Matrix,
+        first: usize,
+        rows: usize,
+    ) -> Result<(), ModelError> {
+        self.row.resize(part.cols(), 0.0);
+        part.row(self.next_row(rows) - first, &mut self.row)?;
+        self.matrices += 1;
+        self.hash.update(format!("{} {rows} {}", part.format(), part.cols()));
+        add_floats(&mut self.hash, &self.row);
+        Ok(())
+    }
+
+    pub(crate) fn add_norm(&mut self, weights: &[f32]) {
+        add_floats(&mut self.hash, weights);
+    }
+
+    pub(crate) fn finish(self) -> [u8; 32] {
+        self.hash.finalize().into()
     }
 }
 

@@ -52,6 +52,17 @@ fn every_tensor_keeps_its_own_format() {
 }
 
 #[test]
+fn a_fingerprint_of_files_is_that_of_the_model_in_them() {
+    for name in ["gguf/f32.gguf", "gguf/mixed-no-window.gguf"] {
+        for options in [OpenOptions::new(), OpenOptions::new().weights(WeightFormat::Q8_0)] {
+            let checkpoint = Checkpoint::open_with(golden(name), options).unwrap();
+            let model = checkpoint.load().unwrap();
+            assert_eq!(checkpoint.fingerprint().unwrap(), model.fingerprint().unwrap(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_window_that_nobody_tells_is_a_warning_and_one_that_is_told_is_applied() {
     let path = golden("gguf/mixed-no-window.gguf");
     let silent = Checkpoint::open(&path).unwrap();

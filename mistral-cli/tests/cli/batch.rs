@@ -213,6 +213,33 @@ fn after_a_kill_it_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_batch_that_is_done_is_done_before_the_weights_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = copy_of(&demo());
+    let line = "{\"prompt\": \"A fox\", \"max_tokens\": 2}\n";
+    let run = |lines: &str| {
+        let (from, to) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+        fs::write(&from, lines).unwrap();
+        let args = ["generate", "--batch", arg(&from), "--out", arg(&to), "--model"];
+        mistral(&[&args[..], &[arg(model.path()), "--weights", "q4_0"]].concat())
+    };
+    assert_eq!(run(line).text(), "");
+    // Weights that no block can hold, in a row that the digest leaves out: who reads them is told.
+    let path = model.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let scales = &header["model.layers.0.self_attn.q_proj.weight_scale"];
+    let row = 2 * scales["shape"][1].as_u64().unwrap() as usize;
+    let begin = 8 + length + scales["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[begin + 20 * row..][..2].copy_from_slice(&0x7c00_u16.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(run(line).text(), "");
+    let told = run(&line.repeat(2)).refusal();
+    assert!(told.contains("row 20, column 0 is not finite"), "{told}");
+}
+
+#[test]
 fn what_is_not_its_own_output_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let first = batch(folder.path(), &input(), &[]);

@@ -1,6 +1,7 @@
 //! From bytes in a file to matrices in the kernels' layout, tensor by tensor.
 
 use std::io::Read;
+use std::ops::Range;
 
 use mistral_core::{Matrix, MatrixError, OpError, WeightFormat};
 
@@ -8,7 +9,7 @@ use super::archive::{Archive, io_error};
 use super::error::WeightsError;
 use super::merge::Sum;
 use super::names::{Expected, Field, LayerField};
-use super::problem::scale_name;
+use super::problem::{missing, scale_name};
 use super::tensor::{Stored, TensorInfo};
 use super::{Checkpoint, GROUP, LoadProgress};
 use crate::error::ModelError;
@@ -46,22 +47,23 @@ impl Source<'_, '_> {
     }
 
     fn named(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
-        self.archive.tensors().get(name).ok_or_else(|| self.missing(name))
-    }
-
-    /// `Checkpoint::check` has seen that every tensor is there and of a type that can be read.
-    fn missing(&self, name: &str) -> WeightsError {
-        WeightsError::Tensors {
-            problems: vec![super::TensorProblem::Missing { tensor: name.to_owned() }],
-        }
+        self.archive.tensors().get(name).ok_or_else(|| missing(name))
     }
 
     /// The matrix in the format that was asked for, or else in its own.
     pub(super) fn matrix(&self) -> Result<Matrix, WeightsError> {
-        let info = self.info()?;
-        let &[rows, cols] = self.wanted.shape.as_slice() else {
+        self.rows(0..self.wanted.shape.first().copied().unwrap_or(0))
+    }
+
+    /// Some rows of the matrix, from a border of panels to another or to the end. Nothing but
+    /// them is read.
+    pub(super) fn rows(&self, range: Range<usize>) -> Result<Matrix, WeightsError> {
+        let &[all, cols] = self.wanted.shape.as_slice() else {
             return Err(self.out_of(MatrixError::NoElements { rows: 0, cols: 0 }.into()));
         };
+        let (first, rows) = (range.start, range.len());
+        let whole = self.info()?;
+        let info = &whole.rows(range, all);
         let target = self.checkpoint.format(self.wanted.field, info);
         let mut merge = Sum::new(&self.checkpoint.adapters, self.wanted.field, cols)
             .map_err(|source| self.out_of(source.into()))?;
@@ -70,12 +72,15 @@ impl Source<'_, '_> {
         match info.stored {
             Stored::Panels(format) => {
                 let panels = self.panels(info, [rows, cols], format)?;
-                if as_it_is(format) { Ok(panels) } else { self.rounded(&panels, merge, target) }
+                let keep = as_it_is(format);
+                if keep { Ok(panels) } else { self.rounded(&panels, first, merge, target) }
             }
             Stored::Int8 => {
-                let blocks = self.eight_bit(info, rows, cols)?;
+                let scales = self.named(&scale_name(&self.wanted.name))?;
+                let scales = scales.rows(first..first + rows, all);
+                let blocks = self.eight_bit([info, &scales], rows, cols)?;
                 let keep = as_it_is(blocks.format());
-                if keep { Ok(blocks) } else { self.rounded(&blocks, merge, target) }
+                if keep { Ok(blocks) } else { self.rounded(&blocks, first, merge, target) }
             }
             Stored::Rows(format) if as_it_is(format) => self.archive.read(info, |reader| {
                 Matrix::read(rows, cols, format, |bytes| self.exactly(reader, bytes))
@@ -86,11 +91,11 @@ impl Source<'_, '_> {
                 Matrix::from_rows(rows, cols, target, |r, row| {
                     self.exactly(reader, &mut bytes)?;
                     format.decode(&bytes, row);
-                    merge.add_to(r, row)
+                    merge.add_to(first + r, row)
                 })
-                .map_err(|failure| self.out_of(failure))
+                .map_err(|failure| self.out_of(failure.below(first)))
             }),
-            Stored::Other(_) | Stored::Ggml(_) => Err(self.missing(&self.wanted.name)),
+            Stored::Other(_) | Stored::Ggml(_) => Err(missing(&self.wanted.name)),
         }
     }
 
@@ -114,28 +119,29 @@ impl Source<'_, '_> {
         })
     }
 
-    /// The same weights, with what is merged into them, rounded to another format.
+    /// The same weights, which are the rows from `first` on, with what is merged into them, rounded
+    /// to another format.
     fn rounded(
         &self,
         from: &Matrix,
+        first: usize,
         mut merge: Sum<'_>,
         target: WeightFormat,
     ) -> Result<Matrix, WeightsError> {
         Matrix::from_rows(from.rows(), from.cols(), target, |r, row| {
             from.row(r, row)?;
-            merge.add_to(r, row)
+            merge.add_to(first + r, row)
         })
-        .map_err(|failure| self.out_of(failure))
+        .map_err(|failure| self.out_of(failure.below(first)))
     }
 
     /// Signed bytes with a scale for each 32 are blocks of `q8_0`, kept in two tensors.
     fn eight_bit(
         &self,
-        info: &TensorInfo,
+        [info, scales]: [&TensorInfo; 2],
         rows: usize,
         cols: usize,
     ) -> Result<Matrix, WeightsError> {
-        let scales = self.named(&scale_name(&self.wanted.name))?;
         let scales = self.archive.read(scales, |reader| {
             let mut bytes = vec![0; rows * (cols / GROUP) * 2];
             self.exactly(reader, &mut bytes).map_err(|error| self.out_of(error))?;
@@ -164,7 +170,7 @@ impl Source<'_, '_> {
     pub(super) fn vector(&self) -> Result<Vec<f32>, WeightsError> {
         let info = self.info()?;
         let Stored::Rows(format) = info.stored else {
-            return Err(self.missing(&self.wanted.name));
+            return Err(missing(&self.wanted.name));
         };
         let mut bytes = vec![0; info.bytes as usize];
         let mut weights = vec![0.0; self.wanted.shape.iter().product()];
@@ -197,6 +203,21 @@ pub(super) enum Failure {
     Io(std::io::Error),
     Matrix(MatrixError),
     Merge(OpError),
+}
+
+impl Failure {
+    /// The same in the matrix of which the first rows were left out.
+    fn below(self, rows: usize) -> Self {
+        match self {
+            Self::Matrix(MatrixError::NotFinite { row, col, format }) => {
+                Self::Matrix(MatrixError::NotFinite { row: rows + row, col, format })
+            }
+            Self::Matrix(MatrixError::TooLarge { row, col, format }) => {
+                Self::Matrix(MatrixError::TooLarge { row: rows + row, col, format })
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<MatrixError> for Failure {
@@ -257,9 +278,6 @@ impl Slots {
 
     /// The whole model. `Checkpoint::check` has seen that every tensor is there.
     fn finish(self, checkpoint: &Checkpoint<'_>) -> Result<Transformer, ModelError> {
-        let missing = |tensor: &str| WeightsError::Tensors {
-            problems: vec![super::TensorProblem::Missing { tensor: tensor.to_owned() }],
-        };
         let layer = |slots: LayerSlots| {
             let [Some(q), Some(k), Some(v), Some(o), Some(gate), Some(up), Some(down)] =
                 slots.matrices

@@ -8,6 +8,7 @@
 mod adapter;
 mod archive;
 mod error;
+mod fingerprint;
 mod formats;
 pub(crate) mod gguf;
 mod load;

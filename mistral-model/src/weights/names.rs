@@ -68,10 +68,10 @@ pub(super) enum Field {
 }
 
 /// A parameter with its names in Hugging Face's, Mistral's own and GGUF files.
-type Row<F> = (F, [&'static str; 3]);
+pub(super) type Row<F> = (F, [&'static str; 3]);
 
 /// Parameters within a layer.
-const LAYER: [Row<LayerField>; 9] = [
+pub(super) const LAYER: [Row<LayerField>; 9] = [
     (LayerField::AttentionNorm, ["input_layernorm", "attention_norm", "attn_norm"]),
     (LayerField::Q, ["self_attn.q_proj", "attention.wq", "attn_q"]),
     (LayerField::K, ["self_attn.k_proj", "attention.wk", "attn_k"]),

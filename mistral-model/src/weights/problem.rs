@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mistral_core::WeightFormat;
 
 use super::GROUP;
-use super::error::TensorProblem;
+use super::error::{TensorProblem, WeightsError};
 use super::formats::WeightFormats;
 use super::names::{Expected, Naming};
 use super::tensor::{Stored, TensorInfo};
@@ -13,6 +13,12 @@ use super::tensor::{Stored, TensorInfo};
 /// Where the scales of an 8-bit matrix are found.
 pub(super) fn scale_name(name: &str) -> String {
     format!("{name}_scale")
+}
+
+/// A tensor that is not there, or of a type that cannot be read: `Checkpoint::check` has seen that
+/// there is none.
+pub(super) fn missing(tensor: &str) -> WeightsError {
+    WeightsError::Tensors { problems: vec![TensorProblem::Missing { tensor: tensor.to_owned() }] }
 }
 
 /// The types that a matrix may have in files of a kind, by the names that are used there.

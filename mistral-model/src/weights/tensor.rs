@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use mistral_core::WeightFormat;
+use mistral_core::simd::LANES as PANEL;
 use safetensors::Dtype;
 
 /// How a file holds the elements of a tensor.
@@ -61,6 +62,18 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// The part of a matrix of `all` rows that holds some of them, with the room that panels keep
+    /// for rows behind the last one.
+    pub(super) fn rows(&self, rows: Range<usize>, all: usize) -> Self {
+        let (stop, all) = match self.stored {
+            Stored::Panels(_) => (rows.end.next_multiple_of(PANEL), all.next_multiple_of(PANEL)),
+            _ => (rows.end, all),
+        };
+        let row = self.bytes / all.max(1) as u64;
+        let offset = self.offset + rows.start as u64 * row;
+        Self { offset, bytes: (stop - rows.start) as u64 * row, ..self.clone() }
+    }
+
     /// The tensor's bytes in a file that is in memory.
     pub(super) fn range(&self) -> Range<usize> {
         let from = self.offset as usize;

@@ -54,7 +54,10 @@ fn adapted_logits_are_pefts_on_weights_of_every_origin() {
         assert_eq!(adapter.projections(), 6);
         let adapter = Arc::new(adapter);
         let checkpoint = checkpoint(origin, OpenOptions::new());
-        let merged = checkpoint.with_adapter(Arc::clone(&adapter)).unwrap().load().unwrap();
+        let both = checkpoint.with_adapter(Arc::clone(&adapter)).unwrap();
+        let merged = both.load().unwrap();
+        assert_eq!(both.fingerprint().unwrap(), merged.fingerprint().unwrap(), "{origin}");
+        assert_ne!(merged.fingerprint().unwrap(), model.fingerprint().unwrap(), "{origin}");
         let mut change = 0.0f32;
         for Case { ids, want } in &cases {
             for chunk in [1, 3, 12, ids.len()] {

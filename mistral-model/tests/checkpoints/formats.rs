@@ -165,6 +165,72 @@ fn panels_that_contradict_their_metadata_are_refused() {
 }
 
 #[test]
+fn a_fingerprint_of_files_is_that_of_the_model_in_them() {
+    let check = |checkpoint: &Checkpoint<'_>| {
+        let found = checkpoint.fingerprint().unwrap();
+        assert_eq!(found, checkpoint.load().unwrap().fingerprint().unwrap(), "{checkpoint:?}");
+        found
+    };
+    let floats = [WeightFormat::F32, WeightFormat::BF16];
+    let blocks = [WeightFormat::F32, WeightFormat::Q4_0, WeightFormat::Q8_0];
+    let (small, _) = eight_bit();
+    let (config, bytes) = (small.config.to_string(), small.bytes());
+    for format in blocks {
+        let options = OpenOptions::new().weights(format);
+        check(&Checkpoint::from_bytes_with(&config, &bytes, options).unwrap());
+    }
+    for (name, formats) in [
+        ("v01", &blocks[..]),
+        ("v01-native", &blocks),
+        ("sharded", &floats),
+        ("bf16", &floats),
+        ("f16", &floats),
+        ("tied", &floats),
+    ] {
+        let mut seen = vec![check(&Checkpoint::open(golden(name)).unwrap())];
+        for format in formats {
+            let options = OpenOptions::new().weights(*format);
+            seen.push(check(&Checkpoint::open_with(golden(name), options).unwrap()));
+            // In the kernels' layout, as it is and rounded once more.
+            let (config, bytes) = written(&golden(name), options);
+            let panels = check(&Checkpoint::from_bytes(&config, &bytes).unwrap());
+            assert_eq!(Some(&panels), seen.last(), "{name} in {format}");
+            let options = OpenOptions::new().weights(WeightFormat::F32);
+            check(&Checkpoint::from_bytes_with(&config, &bytes, options).unwrap());
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("config.json"), config).unwrap();
+            fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+            #[cfg(feature = "mmap")]
+            let options = OpenOptions::new().mmap(true);
+            check(&Checkpoint::open_with(folder.path(), options).unwrap());
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert!(seen.len() >= formats.len(), "{name} has {} in {formats:?}", seen.len());
+    }
+}
+
+#[test]
+fn a_fingerprint_of_files_reads_few_of_their_rows() {
+    // Of the embedding the first rows are looked at, of this matrix those from 16 on.
+    for (name, seen) in
+        [("model.embed_tokens.weight", false), ("model.layers.0.self_attn.o_proj.weight", true)]
+    {
+        let mut file = File::golden("v01");
+        let cols = file.entry(name)["shape"][1].as_u64().unwrap() as usize;
+        file.part(name)[20 * cols * 4..][..4].copy_from_slice(&1e9f32.to_le_bytes());
+        let (config, bytes) = (file.config.to_string(), file.bytes());
+        let options = OpenOptions::new().weights(WeightFormat::F16);
+        let checkpoint = Checkpoint::from_bytes_with(&config, &bytes, options).unwrap();
+        let refused = format!("{:?}", checkpoint.load().unwrap_err());
+        match checkpoint.fingerprint() {
+            Ok(_) => assert!(!seen, "{name}"),
+            Err(error) => assert_eq!((format!("{error:?}"), true), (refused, seen), "{name}"),
+        }
+    }
+}
+
+#[test]
 fn predicted_bytes_are_exact() {
     for name in ["v01", "bf16", "f16", "tied", "sharded", "v01-native"] {
         let checkpoint = Checkpoint::open(golden(name)).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mistral_model::generate::StopStrings;
 use mistral_model::scheduler::{Progress, RequestId};
-use mistral_model::{Adapter, ModelError, Scheduler, SchedulerOptions, Transformer};
+use mistral_model::{Adapter, Checkpoint, ModelError, Scheduler, SchedulerOptions, Transformer};
 
 use super::journal::{Journal, digest};
 use super::line::{Settings, Text};
@@ -27,13 +27,18 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     let checkpoint = source.checkpoint(args.compute.open.options())?;
     let constraint = form.constraint(&tokenizer, &checkpoint.config().eos_tokens)?;
     let adapter = args.adapter.open(checkpoint.config())?;
-    let model = model::load(&checkpoint)?;
 
-    let asked = fingerprint(args, &form, &model, adapter.as_deref())?;
+    // Of the files alone: whether there is anything to do is known before the weights are read.
+    let contents = checkpoint.fingerprint()?;
+    let asked = settings(args, &form, contents, &checkpoint, adapter.as_deref())?;
     let digests: Vec<u64> = lines.iter().map(|line| digest(&[asked.as_bytes(), line])).collect();
     let mut journal = Journal::open(out, &digests)?;
     if journal.lines() == lines.len() {
         return Ok(());
+    }
+    let model = model::load(&checkpoint)?;
+    if model.fingerprint()? != contents {
+        return Err(Failure::ModelChanged);
     }
     let options = SchedulerOptions {
         session: tokens::session_options(args, usize::MAX),
@@ -59,15 +64,17 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
 }
 
 /// What an answer depends on beside its line. Where files lie does not count, only what they hold.
-fn fingerprint(
+fn settings(
     args: &GenerateArgs,
     form: &Form,
-    model: &Transformer,
+    contents: [u8; 32],
+    checkpoint: &Checkpoint<'_>,
     adapter: Option<&Adapter>,
 ) -> Result<String, ModelError> {
-    let numbers = (model.fingerprint()?, adapter.map(Adapter::fingerprint).transpose()?);
+    let numbers = (contents, adapter.map(Adapter::fingerprint).transpose()?);
     let ends = (args.max_tokens, &args.stop, &args.stop_token, args.ignore_eos);
-    let settings = (model.config(), &args.tokenizer, args.sinks, args.kv_dtype, &args.sampling);
+    let settings =
+        (checkpoint.config(), &args.tokenizer, args.sinks, args.kv_dtype, &args.sampling);
     Ok(format!("{numbers:?} {settings:?} {form:?} {ends:?}"))
 }
 
