@@ -93,6 +93,9 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE", requires = "batch")]
     pub(crate) out: Option<PathBuf>,
     /// Most lines of --batch that are answered together
+    ///
+    /// Answers wait until all lines before theirs are written: so no line is begun that is more than
+    /// 64 times N behind the first one that is not.
     #[arg(long, value_name = "N", default_value = "8", value_parser = count::<1024>, requires = "batch")]
     pub(crate) parallel: NonZeroUsize,
     /// Print each token written with its log-probability and the N likeliest, instead of the text

@@ -4,6 +4,7 @@ mod batch;
 mod journal;
 mod line;
 mod log_probs;
+mod queue;
 mod tokens;
 
 use std::cell::RefCell;

@@ -1,6 +1,6 @@
 //! `mistral generate --batch`: many prompts, one pass over the weights for all of them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::Path;
 
 use mistral_model::generate::StopStrings;
@@ -9,11 +9,16 @@ use mistral_model::{Adapter, Checkpoint, ModelError, Scheduler, SchedulerOptions
 
 use super::journal::{Journal, digest};
 use super::line::{Settings, Text};
+use super::queue::Queue;
 use super::tokens;
 use crate::args::{Form, GenerateArgs};
 use crate::failure::Failure;
 use crate::model::{self, ModelSource};
 use crate::{input, progress};
+
+/// Lines that may have gone out before the first one is written, for each that is answered at a
+/// time: so many answers wait behind a slow line at most, and nothing waits for it before.
+const AHEAD: usize = 64;
 
 pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), Failure> {
     // What is wrong with the options is wrong with every line.
@@ -48,14 +53,13 @@ pub(super) fn run(args: &GenerateArgs, batch: &Path, out: &Path) -> Result<(), F
     let mut work = Work {
         settings: Settings { args, tokenizer: &tokenizer, constraint, adapter },
         scheduler: Scheduler::new(&model, options)?,
-        lines: lines.iter().map(Vec::as_slice).enumerate().skip(journal.lines()).collect(),
+        queue: Queue::new(&lines, journal.lines(), args.parallel.get() * AHEAD),
         texts: HashMap::new(),
-        answers: BTreeMap::new(),
     };
     let bar = progress::Progress::answering(lines.len());
     while let Some(digest) = digests.get(journal.lines()) {
         bar.reached(journal.lines() as u64);
-        match work.answers.remove(&journal.lines()) {
+        match work.queue.take() {
             Some(answer) => journal.write(*digest, &answer)?,
             None => work.step()?,
         }
@@ -82,18 +86,15 @@ fn settings(
 struct Work<'a> {
     settings: Settings<'a>,
     scheduler: Scheduler<&'a Transformer>,
-    /// Those that were not looked at yet.
-    lines: VecDeque<(usize, &'a [u8])>,
+    queue: Queue<'a>,
     texts: HashMap<RequestId, Text<'a>>,
-    /// Those whose turn to be written has not come, by line.
-    answers: BTreeMap<usize, String>,
 }
 
 impl Work<'_> {
     /// Submits what there is room for, and moves all requests on.
     fn step(&mut self) -> Result<(), Failure> {
         while self.texts.len() < self.settings.args.parallel.get()
-            && let Some((index, line)) = self.lines.pop_front()
+            && let Some((index, line)) = self.queue.line()
         {
             self.submit(index, line);
         }
@@ -120,7 +121,7 @@ impl Work<'_> {
                 Progress::Finished(finish) => text.answer(Some(finish)),
                 Progress::Failed(error) => text.refuse(&error),
             };
-            self.answers.insert(index, answer);
+            self.queue.answer(index, answer);
         }
         Ok(())
     }
@@ -136,6 +137,6 @@ impl Work<'_> {
                 }
             },
         };
-        self.answers.insert(index, answer);
+        self.queue.answer(index, answer);
     }
 }
