@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use mistral_model::generate::{Drafter, SpeculationOptions, SpeculativeGenerator};
 use mistral_model::scheduler::Progress;
 use mistral_model::{
-    Adapter, AdapterError, Batch, Config, DType, ModelError, Request, Sampler, Scheduler,
-    SchedulerOptions, Session, SessionOptions, Transformer, WeightFormat, Window,
+    Adapter, AdapterError, Batch, Config, DType, ModelError, Request, Sampler, SamplerOptions,
+    Scheduler, SchedulerOptions, Session, SessionOptions, Transformer, WeightFormat, Window,
 };
 use serde_json::json;
 
@@ -106,6 +107,64 @@ fn requests_with_different_adapters_share_passes_and_only_their_own_prefixes() {
     let foreign = Peft::random(&other, &ALL, 4, 1).open(&other);
     let request = Request::new(prompt, Sampler::greedy()).with_adapter(foreign);
     assert!(matches!(scheduler.submit(request), Err(ModelError::Adapter { .. })));
+}
+
+/// Guesses the text that it was given, every fourth token wrong.
+struct Guess(Vec<u32>, usize);
+
+impl Drafter for Guess {
+    fn observe(&mut self, tokens: &[u32]) {
+        self.1 += tokens.len();
+    }
+
+    fn confidence(&mut self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn draft(&mut self, most: usize, _: &Sampler, drafts: &mut Vec<u32>) {
+        let places = (self.1..self.0.len()).take(most);
+        drafts.extend(places.map(|i| if i % 4 == 3 { self.0[i] ^ 1 } else { self.0[i] }));
+    }
+}
+
+#[test]
+fn guesses_leave_the_text_and_the_session_of_an_adapter_as_they_are() {
+    let config = config();
+    let open = |seed| Peft::random(&config, &ALL, 4, seed).open(&config);
+    let adapters = [open(1), open(2)];
+    let options = SessionOptions { rewind_slack: 6, ..SessionOptions::default() };
+    let free = SpeculationOptions { max_drafts: 6, draft_cost: Some(0.0), max_loss: 1.0 };
+    let draws = SamplerOptions { repetition_penalty: 1.2, seed: 9, ..SamplerOptions::default() };
+    let prompt = tokens(7);
+    for format in [WeightFormat::F32, WeightFormat::Q4K] {
+        let model = Transformer::random(&config, format, 11).unwrap();
+        let mut texts = Vec::new();
+        for n in 0..=adapters.len() {
+            let start = || {
+                let session = Session::new(&model, options).unwrap();
+                let adapters = adapters[..n].iter().cloned();
+                adapters.fold(session, |session, a| session.with_adapter(a).unwrap())
+            };
+            let mut sampler = Sampler::new(draws).unwrap();
+            let (mut alone, mut session) = (start(), start());
+            let text = alone.generate(&prompt, sampler.clone()).unwrap().ignore_eos();
+            let expected: Vec<u32> = text.take(40).map(Result::unwrap).collect();
+            session.prefill(&prompt).unwrap();
+            sampler.observe(&prompt);
+            let guess = Guess([&prompt[..], &expected].concat(), 0);
+            let guessed = SpeculativeGenerator::new(&mut session, sampler, guess, free).unwrap();
+            let mut guessed = guessed.ignore_eos();
+            let found: Vec<u32> = guessed.by_ref().take(40).map(Result::unwrap).collect();
+            let stats = guessed.stats();
+            assert!(0 < stats.accepted && stats.accepted < stats.drafted, "{stats:?}");
+            drop(guessed);
+            assert_eq!(found, expected, "{format}, {n} adapters");
+            assert_eq!(session.tokens(), alone.tokens());
+            assert!(session.logits() == alone.logits(), "{format}, {n} adapters");
+            texts.push(found);
+        }
+        assert!(texts[0] != texts[1] && texts[1] != texts[2]);
+    }
 }
 
 #[test]

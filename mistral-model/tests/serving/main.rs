@@ -4,4 +4,5 @@
 mod batch;
 mod scheduler;
 mod speculation;
+mod speculation_draws;
 mod tiny;

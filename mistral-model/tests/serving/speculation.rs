@@ -15,7 +15,7 @@ use super::tiny::{self, VOCAB};
 const W: usize = 9;
 const SLACK: usize = 5;
 
-fn config(window: Window) -> Config {
+pub(crate) fn config(window: Window) -> Config {
     Config { context_len: 80, ..tiny::config(window) }
 }
 
@@ -27,7 +27,7 @@ fn windowed() -> Transformer {
     model(Window::last(W).unwrap())
 }
 
-fn options() -> SessionOptions {
+pub(crate) fn options() -> SessionOptions {
     SessionOptions { rewind_slack: SLACK, ..SessionOptions::default() }
 }
 
@@ -42,15 +42,15 @@ fn sampler(temperature: f32, seed: u64) -> Sampler {
 }
 
 /// Guesses are free: as many as may be are made in every pass.
-const FREE: SpeculationOptions =
+pub(crate) const FREE: SpeculationOptions =
     SpeculationOptions { max_drafts: SLACK, draft_cost: Some(0.0), max_loss: 1.0 };
 
 /// Knows the text, and is wrong where it is told to be.
 #[derive(Debug, Clone, Default)]
-struct Oracle {
-    text: Vec<u32>,
-    wrong: Vec<bool>,
-    seen: usize,
+pub(crate) struct Oracle {
+    pub(crate) text: Vec<u32>,
+    pub(crate) wrong: Vec<bool>,
+    pub(crate) seen: usize,
 }
 
 impl Drafter for Oracle {
@@ -73,7 +73,7 @@ impl Drafter for Oracle {
 }
 
 /// Tokens of plain decoding, and the session when the iterator is dropped.
-fn plain<'m>(
+pub(crate) fn plain<'m>(
     model: &'m Transformer,
     prompt: &[u32],
     sampler: Sampler,
@@ -86,7 +86,7 @@ fn plain<'m>(
 }
 
 /// As [`plain`], with guesses.
-fn speculative<'m>(
+pub(crate) fn speculative<'m>(
     model: &'m Transformer,
     prompt: &[u32],
     mut sampler: Sampler,
