@@ -17,6 +17,8 @@ mod program;
 mod quantize;
 mod sampling;
 mod score;
+mod successor;
 #[cfg(unix)]
 mod terminal;
 mod tokenize;
+mod tools;
