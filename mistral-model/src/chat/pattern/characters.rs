@@ -52,11 +52,6 @@ impl Parser<'_> {
             'x' => self.hex(2)?,
             'u' => self.hex(4)?,
             'U' => self.hex(8).filter(|code| *code <= u32::from(char::MAX))?,
-            'N' => {
-                let named = self.takes('{');
-                let name: String = self.rest.by_ref().take_while(|c| *c != '}').collect();
-                return (named && !name.is_empty()).then_some(None);
-            }
             '0' => {
                 let mut code = 0;
                 for _ in 0..2 {

@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 100;
 const MAX_REPEAT: u64 = u32::MAX as u64 - 1;
 
 /// Whether Python would compile it. The flag `x`, which lets white space and comments into a
-/// pattern, is not followed.
+/// pattern, is not followed. Names of characters (`\N{EM DASH}`) are Python's alone: refused.
 pub(super) fn is_valid(pattern: &str) -> bool {
     let (groups, names) = (Vec::new(), HashMap::new());
     let mut parser = Parser { rest: pattern.chars().peekable(), groups, names, asked_for: 0 };
@@ -313,6 +313,17 @@ mod tests {
             "a(?i)",
             "(?P=n)",
             r"\Q",
+            r"\N",
+            r"\N{DASH}",
+            r"[\N{EM DASH}]",
+            r"\u{e9}",
+            r"[\u{e9}]",
+            r"\cA",
+            r"[\cA]",
+            r"\P{L}",
+            r"[\p{L}]",
+            r"\k<n>",
+            r"\G",
             "[a",
             "(?<n>a)",
             "(?#",
