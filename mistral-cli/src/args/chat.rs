@@ -76,6 +76,9 @@ pub(crate) struct TemplateArgs {
     /// v1 for Mistral 7B Instruct v0.1 and v0.2, v3-7b for v0.3, v2 and v3 for others of Mistral's;
     /// jinja for the chat_template in a folder of Hugging Face's kind; plain for a model that was not
     /// trained for conversations, such as the demo model: User: and Assistant: as text.
+    ///
+    /// A chat_template is a program. Its steps and its output are limited, the memory that it takes
+    /// is not: run those of strangers under a limit of the system's, such as ulimit -v.
     #[arg(long, value_name = "NAME")]
     pub(crate) template: Option<TemplateName>,
 }

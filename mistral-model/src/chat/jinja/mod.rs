@@ -4,9 +4,9 @@
 //! on steps, output and size, and the string is cut into controls and text again. What people said
 //! cannot become a control there: `guard.rs` tells how.
 //!
-//! Not limited is the memory for what a template puts together on the way: one that doubles a text in
-//! every step has taken all there is long before its steps are spent. Run those of strangers in a
-//! process that may fail.
+//! Not limited is the memory for what a template puts together on the way, see [`JinjaTemplate`]: of
+//! what Jinja can do to a text only the product with a number is limited by the library, and neither
+//! a sum of texts nor a filter can be watched from outside.
 
 mod environment;
 mod error;

@@ -19,6 +19,14 @@ const MAX_TEMPLATE: u64 = 1 << 20;
 const MAX_CONFIG: u64 = 64 << 20;
 
 /// A template that can be run.
+///
+/// # Limits
+///
+/// It is a program. How long it is, how many steps it takes, how deep its calls go and how much it
+/// writes is limited; the memory for what it puts together on the way is not. One that doubles a
+/// text in a loop takes gigabytes within a few dozen steps, and where there are none left the
+/// process ends. Run templates of strangers in a process that may fail, with a limit of the
+/// system's (`ulimit -v`, a cgroup).
 #[derive(Clone)]
 pub struct JinjaTemplate {
     source: String,
