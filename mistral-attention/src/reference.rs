@@ -1,7 +1,12 @@
 //! Attention as the formula says, in f64: the oracle for this crate's tests and for yours.
 //!
-//! One query and one head at a time: scores, softmax, weighted sum. No blocks, no threads, no SIMD.
-//! Read it before the kernels; they compute the same, faster.
+//! One query and one head at a time: scores, softmax, weighted sum. No blocks, no threads, no SIMD,
+//! and no ranges: each key is asked whether the query sees it. Read it before the kernels; they
+//! compute the same, faster.
+//!
+//! What a query sees is written out here once more, from two positions and nothing else. The kernels
+//! have it from [`window`](crate::window); an oracle that had it from there as well would agree with
+//! any mistake in it.
 
 use mistral_core::kv::{HeadView, KvElement, KvView};
 use ndarray::{Array2, Array3, ArrayView3};
@@ -9,6 +14,7 @@ use ndarray::{Array2, Array3, ArrayView3};
 use crate::config::AttentionConfig;
 use crate::error::AttentionError;
 use crate::plan::{Alignment, Plan};
+use crate::window::Window;
 
 /// What the formula gives, and what else it says.
 #[derive(Debug, Clone)]
@@ -41,7 +47,8 @@ pub struct Exact {
 ///
 /// # Cost
 ///
-/// `4 * n_heads * head_dim` flops a visible pair of query and key, on one thread.
+/// `4 * n_heads * head_dim` flops a visible pair of query and key, and a look at every other pair, on
+/// one thread.
 pub fn forward<E: KvElement>(
     config: &AttentionConfig,
     q: ArrayView3<'_, f32>,
@@ -63,13 +70,14 @@ pub fn exact<E: KvElement>(
     kv: &KvView<'_, E>,
 ) -> Result<Exact, AttentionError> {
     config.check()?;
-    let plan = Plan::new(config, q.dim(), kv, Alignment::Last)?;
+    // The errors of the kernels; what follows asks the plan nothing.
+    Plan::new(config, q.dim(), kv, Alignment::Last)?;
     if sink_queries.dim() != q.dim() {
         let (found, expected) = (sink_queries.shape().to_vec(), q.shape().to_vec());
         return Err(AttentionError::Shape { array: "sink_queries", found, expected });
     }
     let (q_len, n_heads, head_dim) = q.dim();
-    let held = plan.held();
+    let held = kv.positions();
     let mut exact = Exact {
         out: Array3::zeros(q.dim()),
         lse: Array2::zeros((q_len, n_heads)),
@@ -81,9 +89,14 @@ pub fn exact<E: KvElement>(
             continue;
         };
         for query in 0..q_len {
+            let own = held.end - q_len + query;
             let mut keys = Vec::new();
-            let sinks = plan.visible_sinks(query).map(|position| (sink_queries, position));
-            for (q, position) in sinks.chain(plan.visible(query).map(|position| (q, position))) {
+            for position in kv.segments().flat_map(|segment| segment.positions()) {
+                let q = match seen(config, own, position) {
+                    Seen::Not => continue,
+                    Seen::InWindow => q,
+                    Seen::AsSink => sink_queries,
+                };
                 let row = Row { q, query, head };
                 keys.push((position, row.score(config, &rows, position)));
             }
@@ -104,6 +117,29 @@ pub fn exact<E: KvElement>(
         }
     }
     Ok(exact)
+}
+
+/// Whether a query sees a key, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Not,
+    /// Fewer than `W` positions back, its own counted: `q - k < W`.
+    InWindow,
+    /// Further back, but pinned.
+    AsSink,
+}
+
+/// What the key at position `k` is to the query at position `q`.
+fn seen(config: &AttentionConfig, q: usize, k: usize) -> Seen {
+    if k > q {
+        return Seen::Not;
+    }
+    match config.window() {
+        Window::Full => Seen::InWindow,
+        Window::Last(w) if q - k < w.get() => Seen::InWindow,
+        Window::Last(_) if k < config.sinks() => Seen::AsSink,
+        Window::Last(_) => Seen::Not,
+    }
 }
 
 /// A query and a head.
@@ -138,7 +174,6 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-    use crate::Window;
 
     #[test]
     fn equal_scores_average_the_values() {
@@ -163,5 +198,23 @@ mod tests {
         let kv = KvView::from_arrays(k.view(), v.view()).unwrap();
         let out = forward(&AttentionConfig::new(1, 1, 1), q.view(), &kv).unwrap();
         assert!((out[[0, 0, 0]] - 2.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_window_of_three_and_a_sink_drawn_key_by_key() {
+        let window = AttentionConfig::new(1, 1, 1).with_window(Window::last(3).unwrap());
+        let drawn = |config: AttentionConfig| -> Vec<String> {
+            let mark = |q, k| match seen(&config, q, k) {
+                Seen::Not => '.',
+                Seen::InWindow => '1',
+                Seen::AsSink => 's',
+            };
+            (0..6).map(|q| (0..6).map(|k| mark(q, k)).collect()).collect()
+        };
+        assert_eq!(drawn(window), ["1.....", "11....", "111...", ".111..", "..111.", "...111"]);
+        let sink = drawn(window.with_sinks(1));
+        assert_eq!(sink, ["1.....", "11....", "111...", "s111..", "s.111.", "s..111"]);
+        let all = drawn(AttentionConfig::new(1, 1, 1).with_sinks(2));
+        assert_eq!(all, ["1.....", "11....", "111...", "1111..", "11111.", "111111"]);
     }
 }
