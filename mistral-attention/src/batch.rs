@@ -9,7 +9,7 @@ use ndarray::{ArrayView3, ArrayViewMut3};
 use crate::attention::Attention;
 use crate::call::Options;
 use crate::error::AttentionError;
-use crate::kernel;
+use crate::kernel::{self, Demand};
 use crate::plan::{Alignment, Plan};
 use crate::scratch::Scratch;
 
@@ -47,8 +47,9 @@ impl Attention {
         let plan = |item: &BatchItem<'_, '_, '_, E>| {
             Plan::new(&config, item.q.dim(), &item.kv, Alignment::Last)
         };
+        let mut demand: Option<Demand> = None;
         for item in items.iter() {
-            plan(item)?;
+            let plan = plan(item)?;
             if item.out.dim() != item.q.dim() {
                 let (found, expected) = (item.out.dim(), item.q.dim());
                 return Err(AttentionError::OutShape { found, expected });
@@ -57,25 +58,24 @@ impl Attention {
                 let (found, expected) = (found.shape().to_vec(), item.q.shape().to_vec());
                 return Err(AttentionError::Shape { array: "sink_queries", found, expected });
             }
+            if !item.q.is_empty() {
+                let options = Options { sink_queries: item.sink_queries, ..Options::default() };
+                let one = kernel::demand(self.level(), plan, (item.q, item.kv), &options, scratch);
+                demand = Some(demand.map_or(one, |all| all.beside(one)));
+            }
+        }
+        if let Some(demand) = demand {
+            scratch.reserve::<E>(&demand);
         }
         let run = |item: &mut BatchItem<'_, '_, '_, E>| {
             let plan = plan(item)?;
-            let options = Options {
-                sink_queries: item.sink_queries.as_ref().map(|q| q.view()),
-                cancel,
-                scratch: Some(scratch),
-                ..Options::default()
-            };
             if item.q.is_empty() {
                 return Ok(());
             }
-            kernel::forward(
-                self.level(),
-                plan,
-                (item.q.view(), item.kv),
-                options,
-                item.out.view_mut(),
-            )
+            let sink_queries = item.sink_queries;
+            let options =
+                Options { sink_queries, cancel, scratch: Some(scratch), ..Options::default() };
+            kernel::forward(self.level(), plan, (item.q, item.kv), options, item.out.view_mut())
         };
         let work = |item: &BatchItem<'_, '_, '_, E>| {
             // One for the call itself: many that do nothing are halved too.

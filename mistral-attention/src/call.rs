@@ -149,7 +149,12 @@ impl<'q, 'v, 'o, E: KvElement> Call<'q, 'v, 'o, E> {
         if q_len == 0 {
             return Ok(());
         }
-        kernel::forward(attention.level(), plan, (q, kv), options, out)
+        let level = attention.level();
+        if let Some(scratch) = options.scratch {
+            let demand = kernel::demand(level, plan.clone(), (q, kv), &options, scratch);
+            scratch.reserve::<E>(&demand);
+        }
+        kernel::forward(level, plan, (q, kv), options, out)
     }
 }
 

@@ -33,6 +33,11 @@ const WIDE_ROWS: usize = BLOCK + 1;
 /// itself.
 const FIRST_BYTES: usize = 4096;
 
+/// Bytes of a widened panel of values.
+fn wide_value_bytes(head_dim: usize) -> usize {
+    head_dim.div_ceil(LANES) * WIDE_ROWS * LANES * size_of::<f32>()
+}
+
 /// Bytes in a cache line.
 const CACHE_LINE: usize = 64;
 
@@ -42,6 +47,11 @@ pub(super) fn blocks_of(positions: &Range<usize>) -> Range<usize> {
         return 0..0;
     }
     positions.start / BLOCK..positions.end.div_ceil(BLOCK)
+}
+
+/// The most blocks that so many consecutive positions lie in.
+pub(super) fn most_blocks(positions: usize) -> usize {
+    positions.saturating_sub(1).div_ceil(BLOCK) + usize::from(positions > 0)
 }
 
 /// The part of `positions` in block `block`, counted from the start of the block.
@@ -120,6 +130,16 @@ impl<'a> Block<'a> {
 }
 
 impl BlockMemory {
+    /// Makes room for all that blocks of such heads may need; what was there may remain.
+    pub(super) fn reserve<E: KvElement>(&mut self, head_dim: usize, wide: bool) {
+        self.gathered_keys.reserve(PANELS * E::key_panel_bytes(head_dim));
+        self.gathered_values.reserve(PANELS * E::value_panel_bytes(head_dim));
+        if wide {
+            self.wide_keys.reserve(PANELS * E::Wide::key_panel_bytes(head_dim));
+            self.wide_values.reserve(wide_value_bytes(head_dim));
+        }
+    }
+
     /// The panels that hold positions `rows` (counted from the start) of block `index`, as they
     /// are stored.
     pub(super) fn direct<'m, 'v: 'm, E: KvElement>(
@@ -192,7 +212,7 @@ impl BlockMemory {
     ) -> Block<'m> {
         let width = head_dim.div_ceil(LANES);
         let key = E::Wide::key_panel_bytes(head_dim);
-        let value = width * WIDE_ROWS * LANES * size_of::<f32>();
+        let value = wide_value_bytes(head_dim);
         let mut wide_keys = std::mem::take(&mut self.wide_keys);
         let mut wide_values = std::mem::take(&mut self.wide_values);
         wide_keys.reserve(PANELS * key);

@@ -21,13 +21,25 @@ const MOST_ROWS: usize = 32;
 
 /// Whether heads alone do not keep the threads busy, and there are blocks to share out.
 pub(super) fn pays<E: KvElement>(job: &Job<'_, '_, '_, E>) -> bool {
-    let config = job.plan.config();
-    let tile = whole(job, 0);
+    leaves_threads_idle(job) && whole(job, 0).blocks().len() > 1
+}
+
+/// Whether heads alone do not keep the threads busy.
+fn leaves_threads_idle<E: KvElement>(job: &Job<'_, '_, '_, E>) -> bool {
+    let heads = job.plan.config().n_kv_heads();
     job.threads > 1
-        && config.n_kv_heads() < 2 * job.threads
-        && !config.n_kv_heads().is_multiple_of(job.threads)
-        && tile.rows() <= MOST_ROWS
-        && tile.blocks().len() > 1
+        && heads < 2 * job.threads
+        && !heads.is_multiple_of(job.threads)
+        && whole(job, 0).rows() <= MOST_ROWS
+}
+
+/// The most rows of all parts, at any position from which as many keys are seen.
+pub(super) fn most_part_rows<E: KvElement>(job: &Job<'_, '_, '_, E>) -> usize {
+    let blocks = whole(job, 0).most_blocks();
+    if blocks < 2 || !leaves_threads_idle(job) {
+        return 0;
+    }
+    job.plan.config().n_kv_heads() * blocks * whole(job, 0).rows()
 }
 
 /// All queries of one key/value head.
@@ -44,20 +56,20 @@ pub(super) fn forward<E: KvElement>(job: &Job<'_, '_, '_, E>, mut outputs: Outpu
     let width = config.head_dim().div_ceil(LANES);
     let rows = whole(job, 0).rows();
     let units = config.n_kv_heads() * whole(job, 0).blocks().len();
-    job.scratch.with(|task| {
-        task.softmax.clear();
-        task.softmax.resize(units * rows, Softmax::EMPTY);
-        task.sums.clear();
-        task.sums.resize(units * rows * width, Lanes::default());
+    job.scratch.parts(|memory| {
+        memory.softmax.clear();
+        memory.softmax.resize(units * rows, Softmax::EMPTY);
+        memory.sums.clear();
+        memory.sums.resize(units * rows * width, Lanes::default());
         let parts = Parts {
             job,
             largest: units.div_ceil(2 * job.threads),
             units: 0..units,
-            softmax: &mut task.softmax,
-            sums: &mut task.sums,
+            softmax: &mut memory.softmax,
+            sums: &mut memory.sums,
         };
         parts.split();
-        merge(job, &mut task.softmax, &mut task.sums, &mut outputs);
+        merge(job, &mut memory.softmax, &mut memory.sums, &mut outputs);
     });
 }
 
@@ -95,7 +107,7 @@ impl<E: KvElement> Parts<'_, '_, '_, '_, '_, E> {
         let rows = whole(self.job, 0).rows();
         let parts =
             self.softmax.chunks_exact_mut(rows).zip(self.sums.chunks_exact_mut(rows * width));
-        self.job.scratch.with(|task| {
+        self.job.scratch.task(|task| {
             let mut loaded = None;
             for (unit, (softmax, out)) in self.units.zip(parts) {
                 if self.job.cancelled() {

@@ -37,12 +37,13 @@ mod block;
 mod block_softmax;
 mod decode;
 mod key_sums;
+mod memory;
 mod partial;
 mod prefill;
 mod tile;
 
+pub(crate) use memory::{Demand, PartsMemory, Task};
 pub(crate) use mistral_core::kv::BLOCK;
-pub(crate) use tile::Task;
 
 /// Below so many multiply-adds, handing work to other threads costs more than it saves.
 const SERIAL_BELOW: usize = 1 << 18;
@@ -63,7 +64,29 @@ struct Job<'q, 'v, 's, E: KvElement> {
     threads: usize,
 }
 
-impl<E: KvElement> Job<'_, '_, '_, E> {
+impl<'q, 'v, 's, E: KvElement> Job<'q, 'v, 's, E> {
+    fn new<'o: 's>(
+        level: Level,
+        plan: Plan,
+        (q, kv): (ArrayView3<'q, f32>, KvView<'v, E>),
+        options: &Options<'q, 'o>,
+        scratch: &'s Scratch,
+    ) -> Self {
+        let keys = plan.visible_to_any(0..plan.q_len()).len();
+        let work = q.len().saturating_mul(keys);
+        Self {
+            level,
+            plan,
+            q,
+            sink_queries: options.sink_queries,
+            kv,
+            cancel: options.cancel,
+            stopped: AtomicBool::new(false),
+            scratch,
+            threads: if work < SERIAL_BELOW { 1 } else { threads::count() },
+        }
+    }
+
     /// Whether to stop: once it is so it stays so.
     fn cancelled(&self) -> bool {
         let cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
@@ -82,30 +105,28 @@ struct Outputs<'o> {
     key_sums: Option<ArrayViewMut2<'o, f32>>,
 }
 
-/// Computes a checked call with at least one query.
-pub(crate) fn forward<E: KvElement>(
+/// What a checked call with at least one query takes of its scratch memory.
+pub(crate) fn demand<'q, E: KvElement>(
     level: Level,
     plan: Plan,
-    (q, kv): (ArrayView3<'_, f32>, KvView<'_, E>),
-    options: Options<'_, '_>,
+    (q, kv): (ArrayView3<'q, f32>, KvView<'_, E>),
+    options: &Options<'q, '_>,
+    scratch: &Scratch,
+) -> Demand {
+    Demand::of(&Job::new(level, plan, (q, kv), options, scratch))
+}
+
+/// Computes a checked call with at least one query.
+pub(crate) fn forward<'q, E: KvElement>(
+    level: Level,
+    plan: Plan,
+    (q, kv): (ArrayView3<'q, f32>, KvView<'_, E>),
+    options: Options<'q, '_>,
     out: ArrayViewMut3<'_, f32>,
 ) -> Result<(), AttentionError> {
-    let keys = plan.visible_to_any(0..plan.q_len()).len();
-    let work = q.len().saturating_mul(keys);
     let own = Scratch::default();
-    let Options { sink_queries, lse, key_sums, cancel, scratch, alignment: _ } = options;
-    let job = Job {
-        level,
-        plan,
-        q,
-        sink_queries,
-        kv,
-        cancel,
-        stopped: AtomicBool::new(false),
-        scratch: scratch.unwrap_or(&own),
-        threads: if work < SERIAL_BELOW { 1 } else { threads::count() },
-    };
-    let outputs = Outputs { out, lse, key_sums };
+    let job = Job::new(level, plan, (q, kv), &options, options.scratch.unwrap_or(&own));
+    let outputs = Outputs { out, lse: options.lse, key_sums: options.key_sums };
     if outputs.key_sums.is_none() && decode::pays(&job) {
         decode::forward(&job, outputs);
     } else {

@@ -8,8 +8,9 @@ use mistral_core::threads;
 use ndarray::{Axis, Slice};
 
 use super::block_softmax::Softmax;
+use super::memory::Task;
 use super::partial::Partials;
-use super::tile::{Task, Tile};
+use super::tile::Tile;
 use super::{Job, Outputs, key_sums};
 
 /// Rows (pairs of a query and a head) in a tile. More rows use a widened block more often; queries
@@ -89,7 +90,7 @@ impl<E: KvElement> Area<'_, '_, '_, '_, '_, E> {
                     return;
                 }
                 let queries = first..self.queries.len().min(first + step);
-                self.job.scratch.with(|task| self.compute_tile(task, head, queries));
+                self.job.scratch.task(|task| self.compute_tile(task, head, queries));
             }
         }
     }

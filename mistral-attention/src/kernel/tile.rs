@@ -18,11 +18,11 @@ use std::ops::Range;
 
 use mistral_core::half::{bf16, f16};
 use mistral_core::kv::{Int8, KvElement, KvFormat, OutputSink, PANEL, Queries, Seen};
-use mistral_core::simd::{Integers, Kernel, Lanes, Level};
+use mistral_core::simd::{Integers, Kernel, Level};
 use mistral_core::tile;
 use ndarray::{ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
-use super::block::{Block, BlockMemory, blocks_of, within_block};
+use super::block::{Block, BlockMemory, blocks_of, most_blocks, within_block};
 use super::block_softmax::{Softmax, block_softmax, soft_cap};
 use super::partial::{Partials, Weights};
 use super::{BLOCK, Job};
@@ -34,14 +34,10 @@ pub(super) const ROW_GROUP: usize = 6;
 /// Rows from which on it pays to widen a block once, instead of each time that six rows read it.
 const WIDEN_FROM: usize = 24;
 
-/// A task's memory: panels of a block, the scaled queries of its rows, and what they have summed.
-#[derive(Debug, Default)]
-pub(crate) struct Task {
-    pub(super) block: BlockMemory,
-    pub(super) queries: Queries,
-    pub(super) sink_queries: Queries,
-    pub(super) softmax: Vec<Softmax>,
-    pub(super) sums: Vec<Lanes<f32>>,
+/// Whether so many rows read blocks widened.
+pub(super) fn widens(format: KvFormat, rows: usize) -> bool {
+    // Integers are multiplied as they are stored, whatever the number of queries.
+    format != KvFormat::Int8 && rows >= WIDEN_FROM
 }
 
 /// The rows of some queries of one key/value head.
@@ -79,6 +75,11 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
     pub(super) fn blocks(&self) -> Range<usize> {
         0..blocks_of(&self.visible(Part::Sinks)).len()
             + blocks_of(&self.visible(Part::Window)).len()
+    }
+
+    /// The most of them at any position from which as many keys are seen.
+    pub(super) fn most_blocks(&self) -> usize {
+        blocks_of(&self.visible(Part::Sinks)).len() + most_blocks(self.visible(Part::Window).len())
     }
 
     /// Where number `number` of [`blocks`](Self::blocks) lies.
@@ -142,8 +143,7 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
         };
         let plan = &self.job.plan;
         let head_dim = plan.config().head_dim();
-        // Integers are multiplied as they are stored, whatever the number of queries.
-        let wide = E::FORMAT != KvFormat::Int8 && self.rows() >= WIDEN_FROM;
+        let wide = widens(E::FORMAT, self.rows());
         let last = blocks.end;
         for number in blocks {
             let (part, index) = self.block(number);
