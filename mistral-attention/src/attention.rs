@@ -1,6 +1,5 @@
 //! The entry points: checks, then kernels.
 
-use mistral_core::Element;
 use mistral_core::kv::{KvElement, KvView};
 use mistral_core::simd::Level;
 use ndarray::{ArrayView3, ArrayViewMut3};
@@ -97,52 +96,5 @@ impl Attention {
         kv: &KvView<'v, E>,
     ) -> Call<'q, 'v, 'o, E> {
         Call::new(*self, q, *kv)
-    }
-
-    /// [`forward`](Self::forward) over a whole sequence in plain slices, row by row.
-    ///
-    /// ```
-    /// use mistral_attention::{Attention, AttentionConfig};
-    ///
-    /// let attention = Attention::new(AttentionConfig::new(2, 1, 4))?;
-    /// let (keys, values) = ([0.5f32; 3 * 4], [7.0f32; 3 * 4]); // three positions, one head
-    /// let q = [1.0; 2 * 4]; // one query of two heads
-    /// let mut out = [0.0; 2 * 4];
-    /// attention.forward_slices(&q, &keys, &values, &mut out)?;
-    /// assert_eq!(out, [7.0; 8]);
-    /// # Ok::<(), mistral_attention::AttentionError>(())
-    /// ```
-    ///
-    /// Shapes
-    ///
-    /// | slice | shape |
-    /// |---|---|
-    /// | q, out | `(q_len, n_heads, head_dim)` |
-    /// | keys, values | `(positions, n_kv_heads, head_dim)`, from position 0 on |
-    ///
-    /// # Errors
-    ///
-    /// As [`forward`](Self::forward), and [`AttentionError::SliceLength`] for a slice that is not
-    /// so many whole rows.
-    pub fn forward_slices<E: Element>(
-        &self,
-        q: &[f32],
-        keys: &[E],
-        values: &[E],
-        out: &mut [f32],
-    ) -> Result<(), AttentionError> {
-        let (heads, kv_heads) = (self.config.n_heads(), self.config.n_kv_heads());
-        let dim = self.config.head_dim();
-        let rows = |array, found: usize, heads: usize| {
-            let row = heads.saturating_mul(dim);
-            let whole = found.is_multiple_of(row);
-            let shape = (found / row, heads, dim);
-            if whole { Ok(shape) } else { Err(AttentionError::SliceLength { array, found, row }) }
-        };
-        let q = ArrayView3::from_shape(rows("q", q.len(), heads)?, q)?;
-        let keys = ArrayView3::from_shape(rows("keys", keys.len(), kv_heads)?, keys)?;
-        let values = ArrayView3::from_shape(rows("values", values.len(), kv_heads)?, values)?;
-        let out = ArrayViewMut3::from_shape(rows("out", out.len(), heads)?, out)?;
-        self.forward(q, &KvView::from_arrays(keys, values)?, out)
     }
 }

@@ -11,6 +11,7 @@ mod merge;
 mod plan;
 pub mod reference;
 mod scratch;
+mod slices;
 pub mod window;
 
 pub use attention::Attention;
@@ -26,4 +27,5 @@ pub use mistral_core::kv::{
 pub use mistral_core::simd::Level;
 pub use mistral_core::{DType, Element, half, ndarray};
 pub use scratch::Scratch;
+pub use slices::SliceCall;
 pub use window::Window;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::shapes::{PAGE, array, bits, call};
 use mistral_attention::ndarray::{Array2, Array3, s};
 use mistral_attention::{
-    Attention, AttentionConfig, AttentionError, KvSegment, KvView, Window, reference,
+    Attention, AttentionConfig, AttentionError, KvSegment, KvView, Scratch, Window, reference,
 };
 
 #[test]
@@ -103,12 +103,23 @@ fn slices_are_arrays_without_their_shape() {
     let kv = KvView::from_arrays(k.view(), v.view()).unwrap();
     let mut expected = Array3::zeros(q.dim());
     attention.forward(q.view(), &kv, expected.view_mut()).unwrap();
-    let mut out = vec![0.0; q.len()];
+    let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; 7 * 4]);
+    let (array_lse, scratch) = (call(&attention, &q, &q, &kv).1, Scratch::default());
     let [q, k, v] = [&q, &k, &v].map(|x| x.as_slice().unwrap());
     attention.forward_slices(q, k, v, &mut out).unwrap();
     assert_eq!(bits(&out), bits(&expected));
+    out.fill(f32::NAN);
+    let call = attention.call_slices(q, k, v).lse(&mut lse).scratch(&scratch);
+    call.run(&mut out).unwrap();
+    assert_eq!((bits(&out), bits(&lse)), (bits(&expected), bits(&array_lse)));
     let error = attention.forward_slices(q, &k[1..], v, &mut out).unwrap_err();
     assert_eq!(error, AttentionError::SliceLength { array: "keys", found: 959, row: 32 });
+    let call = attention.call_slices(q, k, v).lse(&mut lse[1..]);
+    let error = call.run(&mut out).unwrap_err();
+    assert_eq!(error.to_string(), "lse has shape [27], expected [28]");
+    let cancel = AtomicBool::new(true);
+    let error = attention.call_slices(q, k, v).cancel(&cancel).run(&mut out).unwrap_err();
+    assert_eq!(error, AttentionError::Cancelled);
 }
 
 #[test]
