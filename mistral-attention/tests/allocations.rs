@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mistral_attention::half::{bf16, f16};
-use mistral_attention::ndarray::{Array2, Array3, ArrayView2, s};
+use mistral_attention::ndarray::{Array2, Array3, s};
 use mistral_attention::{
     Attention, AttentionConfig, BatchItem, Int8, KvElement, KvPage, KvSegment, KvView, PAGE, PANEL,
     Scratch, Window,
@@ -104,16 +104,9 @@ impl Case {
     }
 
     fn pages<E: KvElement>(&self) -> Vec<Arc<KvPage<E>>> {
-        let row = Array2::from_shape_fn((self.heads.1, HEAD_DIM), |(h, d)| (h + d) as f32 * 0.01);
-        let page = |first: usize| {
-            let mut page = KvPage::new(self.heads.1, PAGE, HEAD_DIM).unwrap();
-            for slot in 0..PAGE {
-                let row: ArrayView2<'_, f32> = row.view();
-                page.write(slot, row, (&row * (first + slot) as f32).view()).unwrap();
-            }
-            Arc::new(page)
-        };
-        (0..self.positions).step_by(PAGE).map(page).collect()
+        let shape = (self.positions.next_multiple_of(PAGE), self.heads.1, HEAD_DIM);
+        let rows = Array3::from_shape_fn(shape, |(i, h, d)| (i * 7 + h + d) as f32 * 0.01 % 1.0);
+        KvPage::from_arrays(rows.view(), rows.view()).unwrap()
     }
 
     /// What a cache shows at the step whose query stands at `last`: the sinks, what the window has

@@ -50,7 +50,8 @@ use crate::element::Element;
 /// The last axis must be contiguous; the other two may have any stride, so position-major and
 /// head-major arrays both work without a copy.
 ///
-/// Instead of arrays it may consist of a cache's [`KvPage`]s, which kernels read faster.
+/// Instead of arrays it may consist of [`KvPage`]s, a cache's or [one's own](KvPage::from_arrays),
+/// which kernels read faster.
 #[derive(Debug, Clone, Copy)]
 pub struct KvSegment<'a, E: KvElement> {
     start: usize,
@@ -243,6 +244,17 @@ impl<'a, E: KvElement> KvView<'a, E> {
         }
         let (n_kv_heads, head_dim) = shape.ok_or(KvError::Empty)?;
         Ok(Self { sinks: None, segments: kept, start, end: expected, n_kv_heads, head_dim })
+    }
+
+    /// Pages whose first slot is position 0: a whole sequence of so many positions, nothing evicted.
+    ///
+    /// [`KvPage::from_arrays`] makes such pages.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvSegment::from_pages`] and [`KvView::new`].
+    pub fn from_pages(pages: &'a [Arc<KvPage<E>>], positions: usize) -> Result<Self, KvError> {
+        Self::new([KvSegment::from_pages(0, pages, 0..positions)?])
     }
 
     /// The same with the first positions of the sequence, which lie before a gap.

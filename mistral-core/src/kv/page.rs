@@ -2,8 +2,9 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, ArrayView3, Axis};
 
 use super::element::{ValueRows, ValueRowsMut};
 use super::{BLOCK, KvElement, KvError, KvFormat, PANEL};
@@ -99,6 +100,50 @@ impl<E: KvElement> KvPage<E> {
         lines.resize(n, Line([0; 64]));
         let slots = slots.next_multiple_of(PANEL);
         Ok(Self { lines, n_kv_heads, slots, head_dim, element: PhantomData })
+    }
+
+    /// The pages of a whole sequence, rounded: row `i` in slot `i`, counted over all pages.
+    ///
+    /// [`KvView::from_pages`](super::KvView::from_pages) makes a view of them. The last page has as
+    /// many slots as it needs; arrays without elements give no pages.
+    ///
+    /// Shapes
+    ///
+    /// | array | shape |
+    /// |---|---|
+    /// | keys | `(positions, n_kv_heads, head_dim)`, any strides |
+    /// | values | `(positions, n_kv_heads, head_dim)`, any strides |
+    ///
+    /// # Errors
+    ///
+    /// - [`KvError::ShapeMismatch`]: keys and values differ in shape.
+    /// - [`KvError::OutOfMemory`]: the allocator has no more.
+    ///
+    /// # Cost
+    ///
+    /// One pass over both arrays.
+    pub fn from_arrays(
+        keys: ArrayView3<'_, f32>,
+        values: ArrayView3<'_, f32>,
+    ) -> Result<Vec<Arc<Self>>, KvError> {
+        if keys.dim() != values.dim() {
+            return Err(KvError::ShapeMismatch { keys: keys.dim(), values: values.dim() });
+        }
+        let mut pages = Vec::new();
+        if keys.is_empty() {
+            return Ok(pages);
+        }
+        let (_, n_kv_heads, head_dim) = keys.dim();
+        for (keys, values) in
+            keys.axis_chunks_iter(Axis(0), PAGE).zip(values.axis_chunks_iter(Axis(0), PAGE))
+        {
+            let mut page = Self::new(n_kv_heads, keys.len_of(Axis(0)), head_dim)?;
+            for (slot, (keys, values)) in keys.outer_iter().zip(values.outer_iter()).enumerate() {
+                page.write(slot, keys, values)?;
+            }
+            pages.push(Arc::new(page));
+        }
+        Ok(pages)
     }
 
     /// Bytes of such a page; `None` if that does not fit in `usize`.

@@ -197,3 +197,52 @@ fn pages_that_do_not_fit_are_named() {
     assert!(matches!(KvPage::<f32>::new(usize::MAX, 16, 4), Err(KvError::OutOfMemory { .. })));
     assert!(page.key(1, 0, &mut []).is_err());
 }
+
+/// What a cache that writes row by row would have.
+fn pages_are_those_written_by_hand<E: KvElement>(len: usize) {
+    let keys = numbered(len, 2, 20);
+    // Heads first in memory: strides that no kernel would take.
+    let stored = (&keys * -0.37).permuted_axes([1, 0, 2]).as_standard_layout().into_owned();
+    let values = stored.view().permuted_axes([1, 0, 2]);
+    let pages = KvPage::<E>::from_arrays(keys.view(), values).unwrap();
+    assert_eq!(pages.len(), len.div_ceil(PAGE));
+    for (index, page) in pages.iter().enumerate() {
+        let rows = index * PAGE..len.min((index + 1) * PAGE);
+        let mut by_hand = KvPage::<E>::new(2, rows.len(), 20).unwrap();
+        for (slot, row) in rows.enumerate() {
+            by_hand
+                .write(slot, keys.slice(s![row, .., ..]), values.slice(s![row, .., ..]))
+                .unwrap();
+        }
+        assert_eq!(page.slots(), by_hand.slots());
+        assert_eq!(page.as_bytes(), by_hand.as_bytes(), "{} of {len} in {}", index, E::FORMAT);
+    }
+    let view = KvView::from_pages(&pages, len).unwrap();
+    assert_eq!(view.positions(), 0..len);
+}
+
+#[test]
+fn pages_of_arrays_have_each_row_in_its_slot() {
+    for len in [1, 15, 16, 17, 127, 128, 129, 300] {
+        pages_are_those_written_by_hand::<f32>(len);
+        pages_are_those_written_by_hand::<half::f16>(len);
+        pages_are_those_written_by_hand::<half::bf16>(len);
+        pages_are_those_written_by_hand::<Int8>(len);
+    }
+}
+
+#[test]
+fn arrays_that_make_no_pages_are_named() {
+    let (k, v) = (numbered(3, 2, 4), numbered(3, 1, 4));
+    let error = KvPage::<Int8>::from_arrays(k.view(), v.view()).unwrap_err();
+    assert_eq!(error, KvError::ShapeMismatch { keys: (3, 2, 4), values: (3, 1, 4) });
+    // More positions than could ever be held, without a single element.
+    let none = Array3::zeros((usize::MAX / 16, 0, 4));
+    assert!(KvPage::<Int8>::from_arrays(none.view(), none.view()).unwrap().is_empty());
+    let pages = KvPage::<Int8>::from_arrays(k.view(), k.view()).unwrap();
+    assert_eq!(
+        KvView::from_pages(&pages, 17).unwrap_err(),
+        KvError::NoSuchSlot { found: 16, slots: 16 }
+    );
+    assert_eq!(KvView::from_pages(&pages, 0).unwrap_err(), KvError::Empty);
+}
