@@ -9,6 +9,9 @@ use safetensors::tensor::{Dtype, TensorView};
 pub(crate) enum Keeping {
     /// Each layer's last so many, a token's own included.
     Windows(Vec<usize>),
+    /// StreamingLLM: the first so many as well, all of them at the positions of their places in the
+    /// list of what is seen (arXiv:2309.17453, section 3.2).
+    Sinks { sinks: usize, windows: Vec<usize> },
     /// H2O: the last `recent`, and of the older ones the `heavy` with the largest weight.
     HeavyHitters { recent: usize, heavy: usize },
 }
@@ -23,6 +26,7 @@ pub(crate) struct Reference {
 #[derive(Clone)]
 struct Row {
     position: usize,
+    /// Not rotated.
     key: Vec<f64>,
     value: Vec<f64>,
     weight: f64,
@@ -125,7 +129,6 @@ impl Reference {
             for (i, x) in hidden.iter().enumerate() {
                 let x = norm(x, config.norm_eps);
                 let key = part(self.times(&name("self_attn.k_proj"), &x), head);
-                let key = self.rotated(key, start + i);
                 let value = part(self.times(&name("self_attn.v_proj"), &x), head);
                 rows.push(Row { position: start + i, key, value, weight: 0.0 });
             }
@@ -133,17 +136,17 @@ impl Reference {
                 let x = norm(x, config.norm_eps);
                 let q = self.times(&name("self_attn.q_proj"), &x);
                 let position = start + i;
-                let visible = match keeping {
-                    Keeping::Windows(windows) => (position + 1).saturating_sub(windows[layer])..,
-                    Keeping::HeavyHitters { .. } => 0..,
-                };
+                let seen = rows[..old + i + 1].iter_mut();
+                let mut seen: Vec<_> =
+                    seen.filter(|row| keeping.sees(layer, position, row.position)).collect();
+                let keys = seen.iter().enumerate().map(|(place, row)| {
+                    self.rotated(row.key.clone(), keeping.place(place, row.position))
+                });
+                let (keys, place) = (keys.collect::<Vec<_>>(), seen.len() - 1);
                 for query in head * group..(head + 1) * group {
-                    let q = self.rotated(part(q.clone(), query), position);
-                    let seen = rows[..old + i + 1].iter_mut();
-                    let mut seen: Vec<_> =
-                        seen.filter(|row| visible.contains(&row.position)).collect();
+                    let q = self.rotated(part(q.clone(), query), keeping.place(place, position));
                     let scale = (dim as f64).sqrt();
-                    let weights = softmax(seen.iter().map(|row| dot(&q, &row.key) / scale));
+                    let weights = softmax(keys.iter().map(|key| dot(&q, key) / scale));
                     let mut out = vec![0.0; dim];
                     for (row, weight) in seen.iter_mut().zip(weights) {
                         row.weight += weight;
@@ -190,6 +193,25 @@ impl Reference {
             (head[d], head[d + half]) = (a * cos - b * sin, b * cos + a * sin);
         }
         head
+    }
+}
+
+impl Keeping {
+    fn sees(&self, layer: usize, query: usize, key: usize) -> bool {
+        match self {
+            Self::Windows(windows) => query - key < windows[layer],
+            Self::Sinks { sinks, windows } => query - key < windows[layer] || key < *sinks,
+            Self::HeavyHitters { .. } => true,
+        }
+    }
+
+    /// What the rotation takes for the position of a token, which is number `place` of what a query
+    /// sees.
+    fn place(&self, place: usize, position: usize) -> usize {
+        match self {
+            Self::Sinks { .. } => place,
+            Self::Windows(_) | Self::HeavyHitters { .. } => position,
+        }
     }
 }
 

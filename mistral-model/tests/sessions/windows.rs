@@ -26,6 +26,33 @@ fn a_session_sees_the_window_and_nothing_else() {
 }
 
 #[test]
+fn an_endless_text_sees_its_sinks_at_their_places_in_the_cache() {
+    const SINKS: usize = 3;
+    // Many times what the cache holds.
+    let text = tokens(20 * W, 4);
+    for sizes in [[W; 3], [W, 20 * W, 9]] {
+        let layer_windows = sizes.map(|size| Window::from_hf(Some(size).filter(|s| *s < 20 * W)));
+        let layer_windows = layer_windows.map(Result::unwrap).to_vec();
+        let config = Config { layer_windows, ..config(Window::Full) };
+        let reference = Reference::random(&config, 5);
+        let model = reference.transformer(&config.to_hf_json());
+        for max_chunk in [1, W + 1, 20 * W] {
+            let options = SessionOptions { max_chunk, sinks: SINKS, ..options(KvFormat::F32) };
+            let found = all_logits(&model, &text, options);
+            let of = |sinks, windows: [usize; 3]| {
+                let keeping = Keeping::Sinks { sinks, windows: windows.to_vec() };
+                worst(&found, &reference.logits(&text, 20 * W, &keeping))
+            };
+            assert!(of(SINKS, sizes).0 < 1e-3, "chunks of {max_chunk}: {:?}", of(SINKS, sizes));
+            let [first, rest @ ..] = sizes;
+            assert!(of(SINKS, [first - 1, rest[0], rest[1]]).0 > 0.1);
+            assert!(of(SINKS - 1, sizes).0 > 0.1);
+            assert!(of(SINKS + 1, sizes).0 > 0.1);
+        }
+    }
+}
+
+#[test]
 fn each_layer_sees_its_own_window_and_no_other_layers() {
     let text = tokens(40, 1);
     let sizes = [4, 40, 9];
