@@ -104,7 +104,7 @@ impl<E: KvElement> RingBuffer<E> {
     /// The held positions and the chunk after them, if there is one.
     pub(crate) fn view<'a>(
         &'a self,
-        chunk: Option<&'a Chunk<E>>,
+        chunk: Option<Chunk<'a, E>>,
     ) -> Result<KvView<'a, E>, KvError> {
         let [tail, head] = self.size.ring.runs(self.held());
         let ring = [
@@ -122,7 +122,7 @@ impl<E: KvElement> RingBuffer<E> {
     /// Writes the chunk over the oldest rows; of one longer than the ring only its last rows.
     ///
     /// Allocates nothing after [`reserve`](Self::reserve).
-    pub(crate) fn write(&mut self, chunk: &Chunk<E>) -> Result<(), CacheError> {
+    pub(crate) fn write(&mut self, chunk: Chunk<'_, E>) -> Result<(), CacheError> {
         let start = self.held.end;
         let end = start + chunk.len();
         for run in self.size.ring.runs(start..end) {

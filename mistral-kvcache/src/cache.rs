@@ -5,8 +5,9 @@ use std::ops::Range;
 use mistral_core::kv::{KvElement, KvView};
 use ndarray::ArrayView3;
 
+use crate::batch::Member;
 use crate::buffer::RingBuffer;
-use crate::chunk::Chunk;
+use crate::chunk::Staging;
 use crate::config::CacheConfig;
 use crate::error::CacheError;
 use crate::sequence::{Sequence, SequenceId};
@@ -43,8 +44,8 @@ use crate::staged::Staged;
 /// # Ok::<(), mistral_kvcache::CacheError>(())
 /// ```
 ///
-/// One chunk is in the air at a time, as there is one staging buffer. Two sequences whose chunks
-/// would overwrite each other there do not compile:
+/// One chunk is in the air at a time, or the chunks of one [batch](Self::stage_batch), as there is one
+/// staging buffer. Two sequences whose chunks would overwrite each other there do not compile:
 ///
 /// ```compile_fail,E0499
 /// # use mistral_kvcache::{CacheConfig, RollingKvCache, ndarray::Array3};
@@ -76,8 +77,10 @@ use crate::staged::Staged;
 #[derive(Debug)]
 pub struct RollingKvCache<E: KvElement> {
     config: CacheConfig,
-    sequences: Vec<Sequence<E>>,
-    chunk: Chunk<E>,
+    pub(crate) sequences: Vec<Sequence<E>>,
+    pub(crate) staging: Staging<E>,
+    /// What lies in the staging buffer while a batch is in the air; the memory of the list is kept.
+    pub(crate) members: Vec<Member>,
     /// The next sequence's.
     next_id: SequenceId,
 }
@@ -89,11 +92,12 @@ fn random() -> u64 {
 
 impl<E: KvElement> Clone for RollingKvCache<E> {
     fn clone(&self) -> Self {
-        let Self { config, sequences, chunk, next_id: SequenceId { number, .. } } = self;
+        let Self { config, sequences, staging, next_id: SequenceId { number, .. }, .. } = self;
         Self {
             config: config.clone(),
             sequences: sequences.clone(),
-            chunk: chunk.clone(),
+            staging: staging.clone(),
+            members: Vec::new(),
             next_id: SequenceId { number: *number, cache: random() },
         }
     }
@@ -109,10 +113,10 @@ impl<E: KvElement> RollingKvCache<E> {
     /// - [`CacheError::SizeOverflow`], [`CacheError::OutOfMemory`]: too large.
     pub fn new(config: CacheConfig) -> Result<Self, CacheError> {
         config.bytes(E::FORMAT, 1)?;
-        let mut chunk = Chunk::new((config.n_kv_heads(), config.head_dim()));
-        chunk.grow(config.max_chunk())?;
+        let mut staging = Staging::new((config.n_kv_heads(), config.head_dim()));
+        staging.grow(config.max_chunk())?;
         let next_id = SequenceId { number: 0, cache: random() };
-        Ok(Self { config, sequences: Vec::new(), chunk, next_id })
+        Ok(Self { config, sequences: Vec::new(), staging, members: Vec::new(), next_id })
     }
 
     /// The sizes it was made with.
@@ -290,8 +294,8 @@ impl<E: KvElement> RollingKvCache<E> {
         let start = ring.held().end;
         sequence.reserve(layer, end)?;
         let (ring, progress) = sequence.turn(layer, len)?;
-        self.chunk.fill(start, keys, values)?;
-        Ok(Staged::new(ring, &self.chunk, Some(progress)))
+        let chunk = self.staging.fill(start, keys, values)?;
+        Ok(Staged::new(ring, chunk, Some(progress)))
     }
 
     /// [`stage`](Self::stage), for callers who know where their chunk begins: keys were rotated for
@@ -329,10 +333,10 @@ impl<E: KvElement> RollingKvCache<E> {
     pub fn bytes(&self) -> usize {
         let mut counted = HashSet::new();
         let sequences = self.sequences.iter().map(|sequence| sequence.bytes(&mut counted));
-        sequences.sum::<usize>() + self.chunk.bytes()
+        sequences.sum::<usize>() + self.staging.bytes()
     }
 
-    fn index(&self, id: SequenceId) -> Result<usize, CacheError> {
+    pub(crate) fn index(&self, id: SequenceId) -> Result<usize, CacheError> {
         // Numbers rise with every sequence added, so the list is sorted by them. An id of another
         // cache may have the same number, but is not equal.
         self.sequences

@@ -104,7 +104,8 @@ impl CacheConfig {
         self
     }
 
-    /// Most tokens in a chunk: the slots of the staging buffer that all layers share.
+    /// Most tokens in a chunk, or in the chunks of a batch together: the slots of the staging buffer
+    /// that all layers share.
     pub fn with_max_chunk(mut self, max_chunk: usize) -> Self {
         self.max_chunk = max_chunk;
         self

@@ -70,6 +70,23 @@ pub enum CacheError {
         /// Most tokens in a chunk.
         max_chunk: usize,
     },
+    /// More tokens in the chunks of a batch than the staging buffer has rows.
+    #[error(
+        "the chunks have {found} tokens together, expected at most max_chunk = {max_chunk}: stage \
+         fewer sequences at once, or raise max_chunk"
+    )]
+    BatchTooLong {
+        /// Tokens in all chunks.
+        found: usize,
+        /// Most tokens in the air.
+        max_chunk: usize,
+    },
+    /// Two chunks of one sequence in a batch.
+    #[error("{id} has two chunks in the batch, expected one: commit one before the next")]
+    SequenceTwice {
+        /// The sequence.
+        id: SequenceId,
+    },
     /// Nothing may be forgotten, and there is no room for more.
     #[error(
         "position {position} and a chunk of {len} exceed context_len = {context_len}: \

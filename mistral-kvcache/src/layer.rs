@@ -5,7 +5,7 @@ use mistral_core::kv::{KvElement, KvView};
 use ndarray::ArrayView3;
 
 use crate::buffer::RingBuffer;
-use crate::chunk::Chunk;
+use crate::chunk::Staging;
 use crate::config::CacheConfig;
 use crate::error::CacheError;
 use crate::staged::Staged;
@@ -51,7 +51,7 @@ use crate::staged::Staged;
 #[derive(Debug, Clone)]
 pub struct LayerCache<E: KvElement> {
     buffer: RingBuffer<E>,
-    chunk: Chunk<E>,
+    staging: Staging<E>,
 }
 
 impl<E: KvElement> LayerCache<E> {
@@ -91,7 +91,7 @@ impl<E: KvElement> LayerCache<E> {
     pub fn from_config(config: &CacheConfig, layer: usize) -> Result<Self, CacheError> {
         let heads = (config.n_kv_heads(), config.head_dim());
         let buffer = RingBuffer::new(heads, config.layer_size(layer)?)?;
-        Ok(Self { buffer, chunk: Chunk::new(heads) })
+        Ok(Self { buffer, staging: Staging::new(heads) })
     }
 
     /// Puts a chunk beside the ring, rounded to cache precision, ready to be attended to.
@@ -127,9 +127,9 @@ impl<E: KvElement> LayerCache<E> {
     ) -> Result<Staged<'_, E>, CacheError> {
         let end = self.buffer.admit(&keys, &values)?;
         self.buffer.reserve(end)?;
-        self.chunk.grow(keys.dim().0)?;
-        self.chunk.fill(self.position(), keys, values)?;
-        Ok(Staged::new(&mut self.buffer, &self.chunk, None))
+        self.staging.grow(keys.dim().0)?;
+        let chunk = self.staging.fill(self.buffer.held().end, keys, values)?;
+        Ok(Staged::new(&mut self.buffer, chunk, None))
     }
 
     /// Takes back the last `tokens` tokens, as if they had never been committed.
@@ -196,7 +196,7 @@ impl<E: KvElement> LayerCache<E> {
 
     /// Bytes of keys and values, the chunk's buffer included.
     pub fn bytes(&self) -> usize {
-        self.buffer.bytes(&mut HashSet::new()) + self.chunk.bytes()
+        self.buffer.bytes(&mut HashSet::new()) + self.staging.bytes()
     }
 
     /// Forgets every token and keeps the memory.

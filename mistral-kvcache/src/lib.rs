@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod batch;
 mod buffer;
 mod cache;
 mod chunk;
@@ -18,6 +19,7 @@ mod size;
 pub mod snapshot;
 mod staged;
 
+pub use batch::{SequenceChunk, StagedBatch};
 pub use cache::RollingKvCache;
 pub use config::CacheConfig;
 pub use error::CacheError;

@@ -4,6 +4,7 @@ use std::fmt;
 use mistral_core::kv::{KvElement, KvPage};
 
 use crate::buffer::RingBuffer;
+use crate::chunk::Chunk;
 use crate::config::CacheConfig;
 use crate::error::CacheError;
 use crate::pages::expect_memory;
@@ -138,6 +139,14 @@ impl<E: KvElement> Sequence<E> {
             });
         }
         Ok((ring, progress))
+    }
+
+    /// Writes a staged chunk into the ring of the layer whose turn it is.
+    pub(crate) fn commit(&mut self, layer: usize, chunk: Chunk<'_, E>) -> Result<(), CacheError> {
+        let (ring, progress) = self.turn(layer, chunk.len())?;
+        ring.write(chunk)?;
+        progress.layer_done(chunk.len());
+        Ok(())
     }
 
     /// Makes room for a chunk that ends before `end`: in its first layer for all of them, so that

@@ -66,7 +66,7 @@ use crate::sequence::Progress;
 #[must_use = "dropping a staged chunk rolls it back: attend to `kv()`, then `commit()`"]
 pub struct Staged<'a, E: KvElement> {
     ring: &'a mut RingBuffer<E>,
-    chunk: &'a Chunk<E>,
+    chunk: Chunk<'a, E>,
     /// Which layers of the sequence are done; a lone layer has no others to wait for.
     progress: Option<&'a mut Progress>,
 }
@@ -74,7 +74,7 @@ pub struct Staged<'a, E: KvElement> {
 impl<'a, E: KvElement> Staged<'a, E> {
     pub(crate) fn new(
         ring: &'a mut RingBuffer<E>,
-        chunk: &'a Chunk<E>,
+        chunk: Chunk<'a, E>,
         progress: Option<&'a mut Progress>,
     ) -> Self {
         Self { ring, chunk, progress }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use mistral_kvcache::half::f16;
 use mistral_kvcache::ndarray::Array3;
-use mistral_kvcache::{CacheConfig, Int8, KvElement, RollingKvCache};
+use mistral_kvcache::{CacheConfig, Int8, KvElement, RollingKvCache, SequenceChunk};
 
 thread_local! {
     /// How often, and how many bytes of, memory this thread has asked for.
@@ -93,6 +93,26 @@ fn decode_allocates_nothing() {
     }
     decode::<f16>(config.clone(), 400);
     decode::<f16>(config.with_windows(vec![None, Some(5), Some(300)]).with_sinks(20), 400);
+}
+
+#[test]
+fn decode_of_a_batch_allocates_nothing_from_the_second_step_on() {
+    let config = CacheConfig::new(2, 2, 20).with_window(30).with_sinks(2).with_max_chunk(20);
+    let mut cache = RollingKvCache::<f16>::new(config).unwrap();
+    let k = Array3::<f32>::ones((1, 2, 20));
+    let add =
+        |_| SequenceChunk { id: cache.add_sequence().unwrap(), keys: k.view(), values: k.view() };
+    let chunks: Vec<_> = (0..20).map(add).collect();
+    let mut step = || {
+        for layer in 0..2 {
+            let step = cache.stage_batch(layer, &chunks).unwrap();
+            assert!(step.kv().all(|kv| kv.is_ok()));
+            step.commit();
+        }
+    };
+    step();
+    let (asked, ()) = asked_while(|| (0..100).for_each(|_| step()));
+    assert_eq!(asked, (0, 0));
 }
 
 #[test]
