@@ -35,7 +35,7 @@ const BLOCK: usize = 32;
 /// weights that are integers an input is rounded to 8 or 16 bits, with a scale for each row and 32
 /// inputs: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`.
 ///
-/// Cost: `tokens * in * 4` bytes for weights that are floats, from 24 tokens on, about
+/// Cost: `tokens * in * 4` bytes for weights that are floats, from 60 tokens on, about
 /// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {

@@ -30,7 +30,7 @@ pub(super) const fn steps<F: Factor>() -> usize {
 }
 
 /// Rows from which on arithmetic is the bound.
-pub(super) const MANY: usize = 24;
+pub(super) const MANY: usize = 60;
 
 /// Rows whose inputs are packed together: in one block of `k` they take less than the second-level
 /// cache has.

@@ -25,7 +25,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 pub use activations::Activations;
 pub use dense::K_BLOCK;
 
-use self::dense::{DensePanels, MANY};
+use self::dense::DensePanels;
 use self::quantised::QuantisedPanels;
 use super::{contiguous, expect, row_mut};
 use crate::element::{Element, Factor};
@@ -35,6 +35,9 @@ use crate::matrix::Matrix;
 use crate::quant::kernel::Tile;
 use crate::simd::{Integers, Kernel, LANES, Level, Simd, lanes_of};
 use crate::{threads, tile};
+
+/// Rows from which on a thread takes its share of the panels in pieces.
+const PIECEMEAL: usize = 24;
 
 /// Panels that one thread reads at once in decode.
 const STREAMS: usize = 4;
@@ -60,7 +63,7 @@ const STREAMS: usize = 4;
 ///
 /// # Cost
 ///
-/// `2 * tokens * in * out` flops. Weights are read once for less than 24 tokens, beyond once for each
+/// `2 * tokens * in * out` flops. Weights are read once for less than 60 tokens, beyond once for each
 /// 132 if they are floats, once for each 96 if they are in blocks. For memory see [`matmul_with`].
 pub fn matmul(
     x: ArrayView2<'_, f32>,
@@ -228,7 +231,7 @@ trait Panels: Sync {
 fn compute<P: Panels>(level: Level, panels: &P, out: ArrayViewMut2<'_, f32>) {
     let n = out.ncols().div_ceil(LANES);
     // Decode wants long runs a thread, prefill wants pieces that even out the threads.
-    let pieces = if panels.rows() < MANY { 1 } else { 8 };
+    let pieces = if panels.rows() < PIECEMEAL { 1 } else { 8 };
     let job = Job { level, panels, largest: n.div_ceil(threads::count() * pieces).max(1) };
     job.split(0..n, out);
 }
