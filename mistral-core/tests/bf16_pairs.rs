@@ -4,30 +4,21 @@
 
 use mistral_core::half::bf16;
 use mistral_core::ndarray::{Array2, s};
-use mistral_core::ops::{self, Activations, K_BLOCK};
+use mistral_core::ops::K_BLOCK;
 use mistral_core::simd::Level;
 use mistral_core::{Matrix, MatrixError, WeightFormat};
 use proptest::prelude::*;
 
+use self::products::product;
 use self::seeded::{array, bits};
 
+mod products;
 mod seeded;
 
 const FORMAT: WeightFormat = WeightFormat::BF16xBF16;
 
 fn stored(weights: &Array2<f32>) -> Matrix {
-    let fill = |r: usize, row: &mut [f32]| {
-        row.copy_from_slice(weights.row(r).as_slice().unwrap());
-        Ok::<(), MatrixError>(())
-    };
-    Matrix::from_rows(weights.nrows(), weights.ncols(), FORMAT, fill).unwrap()
-}
-
-fn product(level: Level, x: &Array2<f32>, w: &Matrix) -> Array2<f32> {
-    let mut out = Array2::from_elem((x.nrows(), w.rows()), f32::NAN);
-    let activations = &mut Activations::default();
-    ops::matmul_at(level, activations, x.view(), w, out.view_mut()).unwrap();
-    out
+    products::stored(weights, FORMAT)
 }
 
 /// The definition: both rounded to bf16, chains of fused multiply-adds in which the second of two

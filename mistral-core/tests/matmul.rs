@@ -11,24 +11,11 @@ use mistral_core::simd::Level;
 use mistral_core::{DType, Element, Matrix, MatrixError, OpError, SharedBytes, WeightFormat};
 use proptest::prelude::*;
 
+use self::products::{product, stored};
 use self::seeded::{array, bits};
 
+mod products;
 mod seeded;
-
-fn stored(weights: &Array2<f32>, format: impl Into<WeightFormat>) -> Matrix {
-    let fill = |r: usize, row: &mut [f32]| {
-        row.copy_from_slice(weights.row(r).as_slice().unwrap());
-        Ok::<(), MatrixError>(())
-    };
-    Matrix::from_rows(weights.nrows(), weights.ncols(), format, fill).unwrap()
-}
-
-fn product(level: Level, x: &Array2<f32>, w: &Matrix) -> Array2<f32> {
-    let mut out = Array2::from_elem((x.nrows(), w.rows()), f32::NAN);
-    let activations = &mut Activations::default();
-    ops::matmul_at(level, activations, x.view(), w, out.view_mut()).unwrap();
-    out
-}
 
 /// The definition, one output at a time: chains of fused multiply-adds, block sums in order.
 fn one_output(x: &[f32], w: &[f32]) -> f32 {

@@ -25,6 +25,10 @@ pub(crate) struct PartsMemory {
     pub(super) sums: Vec<Lanes<f32>>,
 }
 
+/// Calls that a thread has begun at once, as far as memory is made ready for them. There may be more
+/// in a large batch, which then allocates: better than to hold memory for all of its members.
+const NESTED: usize = 4;
+
 /// The most that calls of a shape take at the same time, also at the next positions.
 ///
 /// Which thread computes what is chance, and with it which memory is used for what, and how much of
@@ -66,7 +70,7 @@ impl Demand {
             head_dim: self.head_dim,
             sink_queries: self.sink_queries || other.sink_queries,
             // A thread that waits for others to finish its parts takes up another call.
-            parts: self.parts + other.parts,
+            parts: (self.parts + other.parts).min(NESTED * threads::count()),
             part_rows: self.part_rows.max(other.part_rows),
         }
     }

@@ -33,10 +33,12 @@ const BLOCK: usize = 32;
 ///
 /// For weights that are floats the inputs of several rows are brought together, as they are. For
 /// weights that are integers an input is rounded to 8 or 16 bits, with a scale for each row and 32
-/// inputs: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`.
+/// inputs: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`. For `bf16xbf16` it is rounded
+/// to bf16.
 ///
 /// Cost: `tokens * in * 4` bytes for weights that are floats, from 60 tokens on, about
-/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights.
+/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights. For `bf16xbf16` as for
+/// floats and as much again, for any number of tokens; half of both where the CPU multiplies pairs.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {
     /// `[chunk][group][row group][step][row]`
