@@ -6,6 +6,7 @@ use std::arch::asm;
 use half::{bf16, f16};
 
 use super::level::Token;
+use super::scalar::Scalar;
 use super::{Kernel, LANES, Simd};
 
 mod integers;
