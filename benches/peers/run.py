@@ -1,13 +1,14 @@
 """Runs this project and its peers in turns on the same files, and prints a Markdown table.
 
     run.py --models FOLDER [--formats q8_0,q4_k] [--rounds 5] [--depth 0] [--results FILE]
-    run.py --models FOLDER --check
+    run.py --models FOLDER --check [--beside bf16]
 
 A round runs every engine once, in a new process; the next round takes them in the opposite order. A
 ratio is taken within a round, where the machine was in the same mood. Rounds are appended to --results,
 so that a table can grow over several calls. FOLDER holds FORMAT.gguf for each format, and q8_0.ct2 for CTranslate2.
 
---check compares logits instead: they show that all engines compute the same model.
+--check compares logits instead, with ours of the same format: they show that all engines compute the same
+model. With --beside they are compared with ours of another format, which shows what rounding costs.
 """
 
 import argparse
@@ -122,16 +123,20 @@ def table(results):
 
 def check(options):
     """Logits of every engine after a prompt and after each of some decoded tokens, beside ours."""
+    logits = lambda format: our_logits(options, format, prompt, generated)
     prompt, generated = 48, 16
     print("| weights | engine | same likeliest token | difference of the logits, relative (RMS) |\n|---|---|---|---|")
     for format in options.formats:
-        ours = our_logits(options, format, prompt, generated)
+        ours = logits(options.beside or format)
         for engine in engines_for(options, format):
-            if engine == OURS:
+            if engine != OURS:
+                with tempfile.NamedTemporaryFile() as file:
+                    bench(options, engine, format, prompt=prompt, gen=generated, repeat=1, logits=file.name)
+                    theirs = floats(file.read())
+            elif options.beside:
+                theirs = logits(format)
+            else:
                 continue
-            with tempfile.NamedTemporaryFile() as file:
-                bench(options, engine, format, prompt=prompt, gen=generated, repeat=1, logits=file.name)
-                theirs = floats(file.read())
             size = len(theirs) // (generated + 1)
             rows = range(0, len(theirs), size)
             same = sum(likeliest(ours[at : at + size]) == likeliest(theirs[at : at + size]) for at in rows)
@@ -193,6 +198,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--results", type=Path, help="measurements so far, a line each; new ones are appended")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--beside", choices=FORMATS, help="the format of ours that --check compares with")
     parser.add_argument("--mistral", type=Path, default=HERE.parent.parent / "target/release/mistral")
     parser.add_argument("--candle", type=Path, default=HERE / "target/release/peer-candle")
     parser.add_argument("--llama-cpp", type=Path, default=HERE / "target/release/peer-llama-cpp")
