@@ -10,6 +10,10 @@ use mistral_kvcache::{
 };
 use proptest::prelude::*;
 
+use self::random::random;
+
+mod random;
+
 const N_HEADS: usize = 4;
 const N_KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 8;
@@ -101,14 +105,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Numbers in -2..2 that look random, from a linear congruential generator.
-fn random(state: &mut u64, len: usize, heads: usize) -> Array3<f32> {
-    Array3::from_shape_fn((len, heads, HEAD_DIM), |_| {
-        *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (*state >> 40) as f32 / 4194304.0 - 2.0
-    })
-}
-
 struct Run<E: KvElement> {
     attention: Attention,
     cache: RollingKvCache<E>,
@@ -141,8 +137,8 @@ impl<E: AtOnce> Run<E> {
     }
 
     fn chunk(&mut self, len: usize) {
-        let [k, v] = [(); 2].map(|()| random(&mut self.state, len, N_KV_HEADS));
-        let [q, sink_queries] = [(); 2].map(|()| random(&mut self.state, len, N_HEADS));
+        let [k, v] = [(); 2].map(|()| random(&mut self.state, (len, N_KV_HEADS, HEAD_DIM)));
+        let [q, sink_queries] = [(); 2].map(|()| random(&mut self.state, (len, N_HEADS, HEAD_DIM)));
         for (text, chunk) in [(&mut self.text.keys, &k), (&mut self.text.values, &v)] {
             *text = concatenate(Axis(0), &[text.view(), chunk.view()]).unwrap();
         }

@@ -10,6 +10,10 @@ use mistral_kvcache::{
 };
 use proptest::prelude::*;
 
+use self::random::random;
+
+mod random;
+
 const N_HEADS: usize = 4;
 const N_KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 8;
@@ -47,14 +51,6 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<usize>().prop_map(|which| Op::Fork { which }),
         10 => (any::<usize>(), lengths).prop_map(|(first, lengths)| Op::Batch { first, lengths }),
     ]
-}
-
-/// Numbers in -2..2 that look random, from a linear congruential generator.
-fn random(state: &mut u64, len: usize, heads: usize) -> Array3<f32> {
-    Array3::from_shape_fn((len, heads, HEAD_DIM), |_| {
-        *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (*state >> 40) as f32 / 4194304.0 - 2.0
-    })
 }
 
 /// A sequence in the cache of all, and the same one in a cache of its own.
@@ -128,7 +124,7 @@ impl<E: KvElement> Run<E> {
     /// Takes chunks of some members through a layer, together and alone.
     fn layer(&mut self, layer: usize, chunks: &[(usize, usize)]) {
         let heads = [N_HEADS, N_HEADS, N_KV_HEADS, N_KV_HEADS];
-        let mut draw = |len| heads.map(|heads| random(&mut self.state, len, heads));
+        let mut draw = |len| heads.map(|heads| random(&mut self.state, (len, heads, HEAD_DIM)));
         let arrays: Vec<Arrays> = chunks.iter().map(|&(_, len)| draw(len)).collect();
         let staged: Vec<_> = chunks
             .iter()

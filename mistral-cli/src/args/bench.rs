@@ -66,8 +66,8 @@ pub(crate) struct BenchArgs {
     ///
     /// Fields: prefill_tokens_per_second, decode_tokens_per_second, decode_gb_per_second,
     /// prefill_gops_per_second, each with _min and _max beside it; read_gb_per_second, f32_gflops,
-    /// bf16_gflops, int8_gops, int16_gops; weight_bytes, kv_bytes, peak_rss_bytes, load_seconds; and the settings,
-    /// among them window (null: none), chunk, mmap, and simd, the level of instructions.
+    /// bf16_gflops, int8_gops, int16_gops; weight_bytes, kv_bytes, peak_rss_bytes, load_seconds; and
+    /// the settings, among them window (null: none), chunk, mmap, and simd, the level of instructions.
     #[arg(long)]
     pub(crate) json: bool,
 }
