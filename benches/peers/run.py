@@ -22,7 +22,10 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FORMATS = ["f32", "bf16", "bf16xbf16", "q8_0", "q4_0", "q4_k"]
+FORMATS = ["f32", "bf16", "bf16xbf16", "w8a8", "q8_0", "q4_0", "q4_k"]
+# Formats of ours that no file has: what we make them of, and what the peers run beside them.
+MADE_OF = {"bf16xbf16": "bf16", "w8a8": "bf16"}
+BESIDE = {"bf16xbf16": "bf16", "w8a8": "q8_0"}
 OURS = "mistral"
 # Of llama.cpp, the settings that make a difference.
 LLAMA = {
@@ -48,7 +51,7 @@ def command(options, engine):
 def bench(options, engine, format, **settings):
     """One run in a process of its own: what it prints, read."""
     settings = {"model": model(options, engine, format), "threads": options.threads, **settings}
-    if engine == OURS and format == "bf16xbf16":
+    if engine == OURS and format in MADE_OF:
         settings["weights"] = format
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(command(options, engine) + words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -58,16 +61,15 @@ def bench(options, engine, format, **settings):
 
 
 def model(options, engine, format):
-    """What an engine reads. bf16xbf16 is bf16 with inputs of bf16, which is how the peers take such a file."""
-    if engine == CTRANSLATE2:
-        return options.models / f"{format}.ct2"
-    return options.models / f"{'bf16' if format == 'bf16xbf16' else format}.gguf"
+    """What an engine reads."""
+    file = (MADE_OF if engine == OURS else BESIDE).get(format, format)
+    return options.models / f"{file}.{'ct2' if engine == CTRANSLATE2 else 'gguf'}"
 
 
 def engines_for(options, format):
     """Dense weights are never repacked: there is nothing to leave out. CTranslate2 has 8 bits, and no history."""
     dense = format in ("f32", "f16", "bf16", "bf16xbf16")
-    unfit = lambda engine: engine == CTRANSLATE2 and (format != "q8_0" or options.depth > 0)
+    unfit = lambda engine: engine == CTRANSLATE2 and (format not in ("w8a8", "q8_0") or options.depth > 0)
     return [e for e in options.engines if not (dense and e.endswith("not repacked")) and not unfit(e)]
 
 
@@ -150,7 +152,7 @@ def our_logits(options, format, prompt, generated):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "logits.safetensors"
         words = ["--model", model(options, OURS, format), "--tokens", ",".join(map(str, ids)), "--out", out]
-        words += ["--weights", format] if format == "bf16xbf16" else []
+        words += ["--weights", format] if format in MADE_OF else []
         subprocess.run([options.mistral, "logits", *words], check=True, stderr=subprocess.DEVNULL)
         file = out.read_bytes()
     header = 8 + int.from_bytes(file[:8], "little")

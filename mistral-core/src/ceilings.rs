@@ -11,7 +11,8 @@ use half::bf16;
 
 use crate::element::Factor;
 use crate::memory::Memory;
-use crate::quant::kernel::{Narrow, STEP, Wide, Width};
+use crate::quant::kernel::STEP;
+use crate::quant::width::{Narrow, Wide, Width};
 use crate::simd::{Integers, Kernel, Level, Line, sum_lanes};
 use crate::threads;
 

@@ -32,11 +32,11 @@ fn block_formats() -> impl Strategy<Value = WeightFormat> {
     proptest::sample::select(&WeightFormat::ALL[4..])
 }
 
-/// The definition for weights in blocks, one output at a time: inputs rounded with a scale for each
-/// 32, sums over groups.
+/// The definition for weights in blocks, one output at a time: inputs rounded `together` with a
+/// scale, sums over groups.
 /// Here in f64 and from the values of the weights, so equal but for the roundings of f32.
-fn one_quantised_output(x: &[f32], w: &[f32], largest: f32) -> f64 {
-    x.chunks(32).zip(w.chunks(32)).fold(0.0, |total, (x, w)| {
+fn one_quantised_output(x: &[f32], w: &[f32], together: usize, largest: f32) -> f64 {
+    x.chunks(together).zip(w.chunks(together)).fold(0.0, |total, (x, w)| {
         let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / largest;
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         // In f64, where the product is exact: near a tie, rounding it to f32 first gives another integer.
@@ -77,13 +77,17 @@ proptest! {
         let (x, w) = (array(rows, inputs, seed), array(outputs, inputs, seed ^ 1));
         let matrix = stored(&w, format);
         let out = product(Level::detect(), &x, &matrix);
-        let narrow = matches!(format, WeightFormat::Q4_0 | WeightFormat::Q4K);
+        let (together, largest) = match format {
+            WeightFormat::W8A8 => (256, 127.0),
+            WeightFormat::Q4_0 | WeightFormat::Q4K => (32, 127.0),
+            _ => (32, 32767.0),
+        };
         let mut weight = vec![0.0; inputs];
         for o in 0..outputs {
             matrix.row(o, &mut weight).unwrap();
             for t in 0..rows {
                 let x = x.row(t).to_slice().unwrap();
-                let want = one_quantised_output(x, &weight, if narrow { 127.0 } else { 32767.0 });
+                let want = one_quantised_output(x, &weight, together, largest);
                 // Roundings of sums, of which none is larger than this.
                 let size: f32 = x.iter().zip(&weight).map(|(x, w)| (x * w).abs()).sum();
                 let error = (f64::from(out[[t, o]]) - want).abs();

@@ -6,18 +6,22 @@
 //! ```
 //!
 //! The inner sum is exact in integers, for which the inputs are rounded too: to 8 bits where codes
-//! have 4, to 16 bits where they have more. Where a scale is a float times an integer of 6 bits and
+//! have 4 and in `w8a8`, to 16 bits elsewhere. Where a scale is a float times an integer of 6 bits and
 //! codes have 4, that integer is a factor of the inner sum. The outer sum is one chain of fused
 //! multiply-adds over rising groups. So neither the SIMD level nor the number of rows changes a bit.
 
 use super::Block;
+use super::width::Width;
 use crate::simd::{Integers, LANES, Simd};
 
 /// Bytes of one step: the codes of sixteen outputs for four inputs (bytes) or two (words).
 pub(crate) const STEP: usize = 64;
 
 /// Most steps in a group.
-pub(crate) const MAX_STEPS: usize = 16;
+pub(crate) const MAX_STEPS: usize = 128;
+
+/// Most inputs that [`rounded_together`] says.
+pub(crate) const MOST_TOGETHER: usize = 256;
 
 /// Most groups in a tile.
 pub(crate) const MAX_GROUPS: usize = 16;
@@ -44,199 +48,6 @@ impl<S: Simd> Scales<S> {
     }
 }
 
-/// How wide codes and inputs are when they meet.
-pub(crate) trait Width: Copy + Send + Sync + 'static {
-    /// Inputs in a step.
-    const INPUTS: usize;
-    /// Largest magnitude of a rounded input.
-    const LARGEST: f32;
-    /// The codes of one step.
-    type Codes<S: Integers>: Copy;
-    /// Sixteen sums.
-    type Sums<S: Integers>: Copy;
-    /// Sixteen factors of the sums of a group.
-    type Factors<S: Integers>: Copy;
-
-    /// One step's inputs from their rounded values.
-    fn pack(inputs: &[i32]) -> [u8; 4];
-
-    /// What sums start with: `-offset * Σ inputs`, in a form that [`Width::start`] takes.
-    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32;
-
-    /// Loads the codes that [`Width::store`] stored.
-    fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> Self::Codes<S>;
-
-    /// Stores codes.
-    fn store<S: Integers>(simd: S, codes: Self::Codes<S>, step: &mut [u8; STEP]);
-
-    /// Sums that start with what [`Width::start_of`] gave.
-    fn start<S: Integers>(simd: S, start: i32) -> Self::Sums<S>;
-
-    /// Adds the products of one step.
-    fn dot<S: Integers>(
-        simd: S,
-        sums: Self::Sums<S>,
-        codes: Self::Codes<S>,
-        x: [u8; 4],
-    ) -> Self::Sums<S>;
-
-    /// The sums as `f32`.
-    fn total<S: Integers>(simd: S, sums: Self::Sums<S>) -> S::F32x16;
-
-    /// What [`Width::scaled`] takes, of a tile's scale and the bytes of a group.
-    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> Self::Factors<S>;
-
-    /// Two numbers whose product is `sums * scale * bytes`.
-    fn scaled<S: Integers>(
-        simd: S,
-        sums: Self::Sums<S>,
-        scale: S::F32x16,
-        factors: Self::Factors<S>,
-    ) -> (S::F32x16, S::F32x16);
-}
-
-/// Unsigned codes of 4 bits against inputs of 8 bits.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Narrow {}
-
-/// Codes of up to 8 bits against inputs of 16 bits.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Wide {}
-
-impl Width for Narrow {
-    const INPUTS: usize = 4;
-    const LARGEST: f32 = 127.0;
-    type Codes<S: Integers> = S::Bytes;
-    type Sums<S: Integers> = S::ByteSums;
-    type Factors<S: Integers> = S::ByteScales;
-
-    #[inline(always)]
-    fn pack(inputs: &[i32]) -> [u8; 4] {
-        let mut step = [0; 4];
-        for (byte, input) in step.iter_mut().zip(inputs) {
-            *byte = *input as u8;
-        }
-        step
-    }
-
-    #[inline(always)]
-    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
-        let (mut even, mut odd) = (0, 0);
-        for [a, b, c, d] in steps.iter().map(|step| step.map(|byte| i32::from(byte as i8))) {
-            even -= offset * (a + b);
-            odd -= offset * (c + d);
-        }
-        (even & 0xffff) | (odd << 16)
-    }
-
-    #[inline(always)]
-    fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> S::Bytes {
-        simd.load_bytes(step)
-    }
-
-    #[inline(always)]
-    fn store<S: Integers>(simd: S, codes: S::Bytes, step: &mut [u8; STEP]) {
-        simd.store_bytes(codes, step);
-    }
-
-    #[inline(always)]
-    fn start<S: Integers>(simd: S, start: i32) -> S::ByteSums {
-        simd.start_bytes(start as i16, (start >> 16) as i16)
-    }
-
-    #[inline(always)]
-    fn dot<S: Integers>(simd: S, sums: S::ByteSums, codes: S::Bytes, x: [u8; 4]) -> S::ByteSums {
-        simd.dot_bytes(sums, codes, x)
-    }
-
-    #[inline(always)]
-    fn total<S: Integers>(simd: S, sums: S::ByteSums) -> S::F32x16 {
-        simd.total_bytes(sums)
-    }
-
-    #[inline(always)]
-    fn factors<S: Integers>(simd: S, _: S::F32x16, bytes: &[u8; LANES]) -> S::ByteScales {
-        simd.load_byte_scales(bytes)
-    }
-
-    /// The first is exact: sums are below `2^16`, factors have 6 bits.
-    #[inline(always)]
-    fn scaled<S: Integers>(
-        simd: S,
-        sums: S::ByteSums,
-        scale: S::F32x16,
-        factors: S::ByteScales,
-    ) -> (S::F32x16, S::F32x16) {
-        (simd.scaled_bytes(sums, factors), scale)
-    }
-}
-
-impl Width for Wide {
-    const INPUTS: usize = 2;
-    const LARGEST: f32 = 32767.0;
-    type Codes<S: Integers> = S::Words;
-    type Sums<S: Integers> = S::WordSums;
-    type Factors<S: Integers> = S::F32x16;
-
-    #[inline(always)]
-    fn pack(inputs: &[i32]) -> [u8; 4] {
-        let mut step = [0; 4];
-        for (bytes, input) in step.as_chunks_mut::<2>().0.iter_mut().zip(inputs) {
-            *bytes = (*input as i16).to_le_bytes();
-        }
-        step
-    }
-
-    #[inline(always)]
-    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
-        let pair = |[a, b, c, d]: [u8; 4]| {
-            i32::from(i16::from_le_bytes([a, b])) + i32::from(i16::from_le_bytes([c, d]))
-        };
-        -offset * steps.iter().map(|step| pair(*step)).sum::<i32>()
-    }
-
-    #[inline(always)]
-    fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> S::Words {
-        simd.load_words(step)
-    }
-
-    #[inline(always)]
-    fn store<S: Integers>(simd: S, codes: S::Words, step: &mut [u8; STEP]) {
-        simd.store_words(codes, step);
-    }
-
-    #[inline(always)]
-    fn start<S: Integers>(simd: S, start: i32) -> S::WordSums {
-        simd.start_words(start)
-    }
-
-    #[inline(always)]
-    fn dot<S: Integers>(simd: S, sums: S::WordSums, codes: S::Words, x: [u8; 4]) -> S::WordSums {
-        simd.dot_words(sums, codes, x)
-    }
-
-    #[inline(always)]
-    fn total<S: Integers>(simd: S, sums: S::WordSums) -> S::F32x16 {
-        simd.total_words(sums)
-    }
-
-    #[inline(always)]
-    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> S::F32x16 {
-        simd.mul(scale, widen_bytes(simd, bytes))
-    }
-
-    /// The second is exact: scales have 11 bits, factors 7.
-    #[inline(always)]
-    fn scaled<S: Integers>(
-        simd: S,
-        sums: S::WordSums,
-        _: S::F32x16,
-        factors: S::F32x16,
-    ) -> (S::F32x16, S::F32x16) {
-        (simd.total_words(sums), factors)
-    }
-}
-
 /// What is done with the codes of a group. A trait and not a closure, because a closure cannot be
 /// made to be inlined always, and where it is not, no instruction of the level is used.
 pub(crate) trait CodeSink<C> {
@@ -256,6 +67,8 @@ pub(crate) trait Tile: Copy + Send + Sync + 'static {
     const BYTES: usize;
     /// Inputs that share a scale.
     const GROUP: usize;
+    /// Largest magnitude of a rounded input.
+    const LARGEST: f32 = Self::Width::LARGEST;
     /// What is taken off each code.
     const OFFSET: i32;
     /// Whether weights have a minimum besides the scale.
@@ -275,8 +88,23 @@ pub(crate) trait Tile: Copy + Send + Sync + 'static {
         sink: &mut impl CodeSink<<Self::Width as Width>::Codes<S>>,
     );
 
+    /// The codes of a group, if they lie in the tile as [`Width::load`] takes them.
+    #[inline(always)]
+    fn ready(tile: &[u8], group: usize) -> Option<&[[u8; STEP]]> {
+        let _ = (tile, group);
+        None
+    }
+
     /// Writes what the sums are multiplied with.
     fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>);
+}
+
+/// Inputs that are rounded with one scale: as many as a group has, but no less than 32.
+///
+/// One scale for a whole row would lose the small inputs of rows with outliers: ten times the error.
+/// Inputs of a row are whole blocks wherever weights are: a block of weights has 32 or 256.
+pub(crate) const fn rounded_together<T: Tile>() -> usize {
+    if T::GROUP < 32 { 32 } else { T::GROUP }
 }
 
 /// Groups in a tile.
@@ -316,10 +144,6 @@ pub(crate) fn nibble_pair<S: Integers>(simd: S, bytes: &[u8; STEP]) -> (S::Bytes
     let both = simd.load_bytes(bytes);
     (simd.field::<0, 15>(both), simd.field::<4, 15>(both))
 }
-
-/// Where the inputs k0, k1, k2, k3 stand in four bytes that become two steps of words: those of one
-/// step are every other byte.
-pub(crate) const QUAD: [usize; 4] = [0, 2, 1, 3];
 
 /// Joins codes of more than four bits: `low` has the lower four of eight inputs in each 64 bytes,
 /// `high` the other `BITS` of all inputs in one 64 bytes, in the order of [`QUAD`].

@@ -3,7 +3,8 @@
 use half::f16;
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, Narrow, STEP, Scales, Tile, load_scales, nibble_pair};
+use super::kernel::{CodeSink, STEP, Scales, Tile, load_scales, nibble_pair};
+use super::width::Narrow;
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 32;

@@ -1,9 +1,10 @@
 //! `q4_k`: 256 weights of 4 bits in eight groups with a scale and a minimum, 4.5 bits a weight.
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, Narrow, STEP, Scales, Tile, nibble_pair};
+use super::kernel::{CodeSink, STEP, Scales, Tile, nibble_pair};
 use super::search;
 use super::sub_scales::{SubScales, TILE_BYTES, pack_tile, tile_scales, unpack_tile};
+use super::width::Narrow;
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 256;

@@ -3,7 +3,8 @@
 use half::f16;
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, QUAD, STEP, Scales, Tile, Wide, each_quad, load_scales};
+use super::kernel::{CodeSink, STEP, Scales, Tile, each_quad, load_scales};
+use super::width::{QUAD, Wide};
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 32;

@@ -1,9 +1,10 @@
 //! `q5_k`: 256 weights of 5 bits in eight groups with a scale and a minimum, 5.5 bits a weight.
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, QUAD, STEP, Scales, Tile, Wide, each_quad};
+use super::kernel::{CodeSink, STEP, Scales, Tile, each_quad};
 use super::search;
 use super::sub_scales::{SubScales, TILE_BYTES, pack_tile, tile_scales, unpack_tile};
+use super::width::{QUAD, Wide};
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 256;

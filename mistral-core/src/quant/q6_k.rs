@@ -1,8 +1,9 @@
 //! `q6_k`: 256 weights of 6 bits in sixteen groups with a scale, 6.5625 bits a weight.
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, QUAD, STEP, Scales, Tile, Wide, each_quad, groups, load_scales};
+use super::kernel::{CodeSink, STEP, Scales, Tile, each_quad, groups, load_scales};
 use super::search;
+use super::width::{QUAD, Wide};
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 256;

@@ -3,7 +3,8 @@
 use half::f16;
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, Scales, Tile, Wide, load_scales};
+use super::kernel::{CodeSink, Scales, Tile, load_scales};
+use super::width::Wide;
 use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 32;

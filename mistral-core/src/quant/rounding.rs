@@ -11,6 +11,13 @@ const BLOCK: usize = 32;
 /// `2^22`. Must be called from a [`Kernel`](crate::simd::Kernel).
 #[inline(always)]
 pub fn round_block<S: Simd>(simd: S, x: &[f32; BLOCK], largest: f32) -> (f32, [i32; BLOCK]) {
+    let mut integers = [0; BLOCK];
+    (round_into(simd, x, largest, &mut integers), integers)
+}
+
+/// [`round_block`] for any whole number of vectors: writes the integers and returns their scale.
+#[inline(always)]
+pub(crate) fn round_into<S: Simd>(simd: S, x: &[f32], largest: f32, integers: &mut [i32]) -> f32 {
     // Added to a small number and taken as bits, this leaves the number rounded to nearest even.
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
     let zero = simd.splat(0.0);
@@ -23,9 +30,9 @@ pub fn round_block<S: Simd>(simd: S, x: &[f32; BLOCK], largest: f32) -> (f32, [i
         poison = simd.add(poison, simd.sub(v, v));
     }
     let scale = max_lanes(simd, extreme) / largest + sum_lanes(simd, poison);
-    let mut integers = [0; BLOCK];
     if !scale.is_finite() {
-        return (scale, integers);
+        integers.fill(0);
+        return scale;
     }
     // Inputs this small are lost beside any others: their scale has no finite inverse.
     let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
@@ -38,5 +45,5 @@ pub fn round_block<S: Simd>(simd: S, x: &[f32; BLOCK], largest: f32) -> (f32, [i
             *integer = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
         }
     }
-    (scale, integers)
+    scale
 }

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use super::integers::dot_octets_as_words;
 use super::level::Token;
 use super::scalar::Scalar;
 use super::{Integers, Kernel, LANES, Simd, dot_each_pair, join_each_pair};
@@ -45,6 +46,8 @@ impl Token for Avx512<true, false> {
     type Integers = Self;
     type Pairs = Scalar;
 
+    const OCTETS: bool = true;
+
     fn is_present() -> bool {
         Avx512::<false, false>::is_present() && has!("avx512vnni")
     }
@@ -64,6 +67,8 @@ impl Token for Avx512<false, true> {
     type Pairs = Self;
 
     const PAIRS: bool = true;
+
+    const OCTETS: bool = true;
 
     fn is_present() -> bool {
         Avx512::<true, false>::is_present() && has!("avx512bf16")
@@ -357,6 +362,15 @@ impl<const VNNI: bool, const BF16: bool> Integers for Avx512<VNNI, BF16> {
                 _mm512_add_epi32(sums, _mm512_madd_epi16(codes, x))
             }
         }
+    }
+
+    #[inline(always)]
+    fn dot_octets(self, sums: __m512i, codes: __m512i, x: [u8; 4]) -> __m512i {
+        if !VNNI {
+            return dot_octets_as_words(self, sums, codes, x);
+        }
+        // SAFETY: `self` proves AVX-512 with VNNI.
+        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(i32::from_le_bytes(x))) }
     }
 
     #[inline(always)]

@@ -78,6 +78,12 @@ pub trait Integers: Simd {
     /// `2^32`. Codes and inputs must not all be -32768.
     fn dot_words(self, sums: Self::WordSums, codes: Self::Words, x: [u8; 4]) -> Self::WordSums;
 
+    /// `sums[o] + Σ codes[o][k] * x[k]` for four signed bytes `x`, modulo `2^32`.
+    #[inline(always)]
+    fn dot_octets(self, sums: Self::WordSums, codes: Self::Bytes, x: [u8; 4]) -> Self::WordSums {
+        dot_octets_as_words(self, sums, codes, x)
+    }
+
     /// The sums as `f32`, rounded to nearest even.
     fn total_words(self, sums: Self::WordSums) -> Self::F32x16;
 
@@ -91,4 +97,18 @@ pub trait Integers: Simd {
             *word = (x.round_ties_even() as i16).to_le_bytes();
         }
     }
+}
+
+/// [`Integers::dot_octets`], two products at a time.
+#[inline(always)]
+pub(super) fn dot_octets_as_words<S: Integers>(
+    simd: S,
+    sums: S::WordSums,
+    codes: S::Bytes,
+    x: [u8; 4],
+) -> S::WordSums {
+    let word = |k: usize| i16::from(x[k] as i8).to_le_bytes();
+    let words = |[a, b]: [u8; 2], [c, d]: [u8; 2]| [a, b, c, d];
+    let sums = simd.dot_words(sums, simd.even_bytes(codes), words(word(0), word(2)));
+    simd.dot_words(sums, simd.odd_bytes(codes), words(word(1), word(3)))
 }

@@ -23,6 +23,9 @@ pub(super) trait Token: Integers {
     /// Whether pairs are multiplied as fast as floats at least.
     const PAIRS: bool = false;
 
+    /// Whether codes and inputs of 8 bits are multiplied faster than in 16.
+    const OCTETS: bool = false;
+
     /// Whether this CPU has the level.
     fn is_present() -> bool;
 
@@ -71,6 +74,12 @@ macro_rules! levels {
             fn has_pairs(self) -> bool {
                 match self {
                     $($(#[$built])* Self::$kind => <$token>::PAIRS,)*
+                }
+            }
+
+            fn has_octets(self) -> bool {
+                match self {
+                    $($(#[$built])* Self::$kind => <$token>::OCTETS,)*
                 }
             }
 
@@ -138,6 +147,11 @@ impl Level {
     /// for which it is one.
     pub(crate) fn has_pairs(self) -> bool {
         self.0.has_pairs()
+    }
+
+    /// As [`has_pairs`](Self::has_pairs), for [`Integers::dot_octets`](super::Integers::dot_octets).
+    pub(crate) fn has_octets(self) -> bool {
+        self.0.has_octets()
     }
 
     /// Runs `kernel` at this level.

@@ -18,6 +18,8 @@ impl Token for Scalar {
 
     const PAIRS: bool = true;
 
+    const OCTETS: bool = true;
+
     fn is_present() -> bool {
         true
     }

@@ -1,6 +1,6 @@
 //! What holds for any weights and any bytes.
 
-use mistral_core::quant::{Block, Q4_0, Q4K, Q5_0, Q5K, Q6K, Q8_0};
+use mistral_core::quant::{Block, Q4_0, Q4K, Q5_0, Q5K, Q6K, Q8_0, W8A8};
 use proptest::prelude::*;
 
 use crate::{for_each_format, restored, squared_error};
@@ -19,8 +19,9 @@ fn weights() -> impl Strategy<Value = Vec<f32>> {
 
 /// The largest error that a plain format may make: `long` and `short` are its codes on the side of
 /// the largest magnitude and on the other.
-fn bounded_by_step(weights: &[f32], restored: &[f32], long: f32, short: f32) {
-    for (weights, restored) in weights.chunks(32).zip(restored.chunks(32)) {
+fn bounded_by_step<B: Block>(weights: &[f32], long: f32, short: f32) {
+    let restored = restored::<B>(weights);
+    for (weights, restored) in weights.chunks(B::WEIGHTS).zip(restored.chunks(B::WEIGHTS)) {
         let step = weights.iter().fold(0.0f32, |m, w| m.max(w.abs())) / long;
         // An f16 has 11 bits, and the smallest is 2^-24.
         let scale_error = long * (step / 2048.0).max(2.0f32.powi(-25));
@@ -36,9 +37,10 @@ proptest! {
 
     #[test]
     fn plain_formats_are_off_by_half_a_step_at_most(weights in weights()) {
-        bounded_by_step(&weights, &restored::<Q8_0>(&weights), 127.0, 127.0);
-        bounded_by_step(&weights, &restored::<Q5_0>(&weights), 16.0, 15.0);
-        bounded_by_step(&weights, &restored::<Q4_0>(&weights), 8.0, 7.0);
+        bounded_by_step::<Q8_0>(&weights, 127.0, 127.0);
+        bounded_by_step::<W8A8>(&weights, 127.0, 127.0);
+        bounded_by_step::<Q5_0>(&weights, 16.0, 15.0);
+        bounded_by_step::<Q4_0>(&weights, 8.0, 7.0);
     }
 
     #[test]
@@ -57,7 +59,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_block_and_come_back(bytes in prop::collection::vec(any::<u8>(), 210)) {
+    fn any_bytes_are_a_block_and_come_back(bytes in prop::collection::vec(any::<u8>(), 260)) {
         for_each_format!(Format => {
             let mut back = vec![0; Format::BYTES];
             Format::from_bytes(&bytes).write(&mut back);

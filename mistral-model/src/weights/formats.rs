@@ -13,7 +13,7 @@ use crate::config::Config;
 ///
 /// | format | embedding and output |
 /// |---|---|
-/// | `f32`, `f16`, `bf16`, `bf16xbf16`, `q8_0` | the same |
+/// | `f32`, `f16`, `bf16`, `bf16xbf16`, `q8_0`, `w8a8` | the same |
 /// | `q6_k`, `q5_k`, `q4_k` | `q6_k` |
 /// | `q5_0`, `q4_0` | `q8_0` |
 ///

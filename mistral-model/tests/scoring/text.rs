@@ -187,6 +187,7 @@ fn fewer_bits_a_weight_cost_next_to_nothing_on_unseen_text() {
     let full = bits(WeightFormat::BF16);
     for (format, most) in [
         (WeightFormat::Q8_0, 1.001),
+        (WeightFormat::W8A8, 1.001),
         (WeightFormat::Q6K, 1.002),
         (WeightFormat::Q5K, 1.005),
         (WeightFormat::Q4K, 1.01),

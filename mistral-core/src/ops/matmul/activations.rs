@@ -9,8 +9,9 @@ use super::pairs::PairInputs;
 use super::rows::{even_share, is_wide, row_group, with_rows};
 use crate::element::Factor;
 use crate::ops::row;
-use crate::quant::kernel::{MAX_STEPS, Tile, Width, steps};
-use crate::quant::round_block;
+use crate::quant::kernel::{MAX_STEPS, MOST_TOGETHER, Tile, rounded_together, steps};
+use crate::quant::round_into;
+use crate::quant::width::Width;
 use crate::simd::{Integers, Kernel, Level, Simd};
 use crate::threads;
 
@@ -23,21 +24,16 @@ pub(super) const DIRECT_ROWS: usize = 8;
 /// How many of them pass over a tile together where registers are few.
 const DIRECT_GROUP: usize = 4;
 
-/// Inputs that are rounded with a scale of their own.
-///
-/// One scale for a whole row would lose the small inputs of rows with outliers: ten times the error.
-const BLOCK: usize = 32;
-
 /// Memory for the inputs of [`matmul_with`](crate::ops::matmul_with) as kernels read them: kept by
 /// the caller, so that a step of decoding allocates nothing.
 ///
 /// For weights that are floats the inputs of several rows are brought together, as they are. For
 /// weights that are integers an input is rounded to 8 or 16 bits, with a scale for each row and 32
-/// inputs: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`. For `bf16xbf16` it is rounded
-/// to bf16.
+/// inputs, or 256 for `w8a8`: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`. For
+/// `bf16xbf16` it is rounded to bf16.
 ///
 /// Cost: `tokens * in * 4` bytes for weights that are floats, from 60 tokens on, about
-/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights. For `bf16xbf16` as for
+/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights and `w8a8`. For `bf16xbf16` as for
 /// floats and as much again, for any number of tokens; half of both where the CPU multiplies pairs.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {
@@ -269,10 +265,12 @@ impl<T: Tile> RoundChunk<'_, T> {
     #[inline(always)]
     fn round<S: Integers>(&mut self, simd: S, together: Range<usize>, r: usize) {
         let n = self.rows.len();
-        let per_block = BLOCK / T::GROUP;
+        let per_block = rounded_together::<T>() / T::GROUP;
+        let mut integers = [0; MOST_TOGETHER];
+        let integers = &mut integers[..rounded_together::<T>()];
         let index = self.rows.start + together.start + r;
-        for (b, block) in row(&self.x, index).as_chunks::<BLOCK>().0.iter().enumerate() {
-            let (scale, integers) = round_block(simd, block, T::Width::LARGEST);
+        for (b, block) in row(&self.x, index).chunks_exact(integers.len()).enumerate() {
+            let scale = round_into(simd, block, T::LARGEST, integers);
             for (g, integers) in integers.chunks_exact(T::GROUP).enumerate() {
                 let mut packed = [[0; 4]; MAX_STEPS];
                 for (step, x) in packed.iter_mut().zip(integers.chunks_exact(T::Width::INPUTS)) {
@@ -292,5 +290,4 @@ impl<T: Tile> RoundChunk<'_, T> {
     }
 }
 
-/// Inputs of a row are whole blocks wherever weights are: a block of weights has 32 or 256.
-const _: () = assert!(BLOCK == 32 && CHUNK.is_multiple_of(12) && dense::CHUNK.is_multiple_of(12));
+const _: () = assert!(CHUNK.is_multiple_of(12) && dense::CHUNK.is_multiple_of(12));

@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use super::activations::{CHUNK, Group, Inputs};
-use crate::quant::kernel::{CodeSink, Scales, Tile, Width, groups, steps, widen_bytes};
-use crate::simd::{Integers, Line};
+use crate::quant::kernel::{CodeSink, STEP, Scales, Tile, groups, steps, widen_bytes};
+use crate::quant::width::Width;
+use crate::simd::Integers;
 
 /// What the sums of a group are multiplied with.
 #[derive(Clone, Copy)]
@@ -55,6 +56,21 @@ impl<S: Integers, T: Tile> GroupScales<S, T> {
     }
 }
 
+/// What is asked of memory while a group is multiplied: as many bytes as it has, further on.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a> {
+    pub(super) panel: &'a [u8],
+    pub(super) at: usize,
+}
+
+impl Ahead<'_> {
+    /// Whether each step asks for its bytes: those of a large group are too many to be asked for at
+    /// once.
+    pub(super) const fn by_step<T: Tile>() -> bool {
+        T::BYTES / groups::<T>() > 1024
+    }
+}
+
 /// Adds one group of a tile to the totals of the next `R` rows.
 #[inline(always)]
 pub(super) fn add_tile<S: Integers, T: Tile, const R: usize>(
@@ -63,12 +79,13 @@ pub(super) fn add_tile<S: Integers, T: Tile, const R: usize>(
     scales: GroupScales<S, T>,
     x: &mut Inputs<'_>,
     totals: &mut [S::F32x16],
+    ahead: Ahead<'_>,
 ) {
     let (Some(x), Some(totals)) = (x.take(steps::<T>()), totals.first_chunk_mut()) else {
         return;
     };
     let sums = start::<S, T, R>(simd, x.groups);
-    let mut multiply = Multiply::<S, T, R> { simd, steps: x.steps, sums };
+    let mut multiply = Multiply::<S, T, R> { simd, steps: x.steps, sums, ahead };
     T::codes(simd, tile, group, &mut multiply);
     scales.finish(simd, multiply.sums, x.groups, totals);
 }
@@ -94,6 +111,7 @@ struct Multiply<'a, S: Integers, T: Tile, const R: usize> {
     simd: S,
     steps: &'a [[[u8; 4]; R]],
     sums: [<T::Width as Width>::Sums<S>; R],
+    ahead: Ahead<'a>,
 }
 
 impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S>>
@@ -104,6 +122,10 @@ impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S
         let Some(x) = self.steps.get(step) else {
             return;
         };
+        let at = step * (T::BYTES / groups::<T>() / steps::<T>());
+        if Ahead::by_step::<T>() && at.is_multiple_of(STEP) {
+            self.simd.prefetch(self.ahead.panel, self.ahead.at + at);
+        }
         for (sums, x) in self.sums.iter_mut().zip(x) {
             *sums = T::Width::dot(self.simd, *sums, codes, *x);
         }
@@ -113,13 +135,13 @@ impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S
 /// Stores codes as they come.
 pub(super) struct Unpack<'a, S, T> {
     simd: S,
-    unpacked: &'a mut [Line],
+    unpacked: &'a mut [[u8; STEP]],
     tile: PhantomData<T>,
 }
 
 impl<'a, S: Integers, T: Tile> Unpack<'a, S, T> {
     #[inline(always)]
-    pub(super) fn new(simd: S, unpacked: &'a mut [Line]) -> Self {
+    pub(super) fn new(simd: S, unpacked: &'a mut [[u8; STEP]]) -> Self {
         Self { simd, unpacked, tile: PhantomData }
     }
 }
@@ -128,7 +150,7 @@ impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_
     #[inline(always)]
     fn take(&mut self, step: usize, codes: <T::Width as Width>::Codes<S>) {
         if let Some(step) = self.unpacked.get_mut(step) {
-            T::Width::store(self.simd, codes, &mut step.0);
+            T::Width::store(self.simd, codes, step);
         }
     }
 }
@@ -137,7 +159,7 @@ impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_
 #[inline(always)]
 pub(super) fn add_unpacked<S: Integers, T: Tile, const R: usize, const P: usize>(
     simd: S,
-    codes: [&[Line]; P],
+    codes: [&[[u8; STEP]]; P],
     scales: [GroupScales<S, T>; P],
     x: &mut Inputs<'_>,
     totals: &mut [[S::F32x16; CHUNK]; P],
@@ -153,9 +175,9 @@ pub(super) fn add_unpacked<S: Integers, T: Tile, const R: usize, const P: usize>
     }
     let mut sums = [start::<S, T, R>(simd, x.groups); P];
     for (step, x) in x.steps.iter().enumerate() {
-        let mut now = [T::Width::load(simd, &codes[0][step].0); P];
+        let mut now = [T::Width::load(simd, &codes[0][step]); P];
         for p in 1..P {
-            now[p] = T::Width::load(simd, &codes[p][step].0);
+            now[p] = T::Width::load(simd, &codes[p][step]);
         }
         for r in 0..R {
             for p in 0..P {

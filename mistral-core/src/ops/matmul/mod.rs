@@ -32,7 +32,9 @@ use crate::element::{Element, Factor};
 use crate::error::OpError;
 use crate::format::FormatVisitor;
 use crate::matrix::Matrix;
+use crate::quant::W8A8Tile;
 use crate::quant::kernel::Tile;
+use crate::quant::width::{Octets, Wide};
 use crate::simd::{Integers, Kernel, LANES, Level, Simd, lanes_of};
 use crate::{threads, tile};
 
@@ -44,9 +46,10 @@ const STREAMS: usize = 4;
 
 /// `out[t][o] = Σ_i x[t][i] * weights[o][i]`
 ///
-/// Weights that are floats meet `x` as it is. Weights in blocks of integers meet integers: `x` is
-/// rounded with a scale for each 32 inputs, to 8 bits (relative error about 0.4 %) where weights
-/// have 4, to 16 bits (0.002 %) where they have more.
+/// Weights that are floats meet `x` as it is, but for `bf16xbf16`. Weights in blocks of integers meet
+/// integers: `x` is rounded with a scale for each 32 inputs, to 8 bits (relative error about 0.4 %)
+/// where weights have 4, to 16 bits (0.002 %) where they have more; for `w8a8` with a scale for each
+/// 256, to 8 bits (0.7 %).
 ///
 /// Shapes
 ///
@@ -196,6 +199,14 @@ impl FormatVisitor for Matmul<'_, '_> {
         }
         let panels = QuantisedPanels::<T>::new(self.panels, self.activations, self.x.dim());
         compute(self.level, &panels, self.out);
+    }
+
+    fn octets(self) {
+        if self.level.has_octets() {
+            self.quantised::<W8A8Tile<Octets>>();
+        } else {
+            self.quantised::<W8A8Tile<Wide>>();
+        }
     }
 }
 

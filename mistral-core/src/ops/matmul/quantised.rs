@@ -14,12 +14,12 @@ use std::ops::Range;
 use ndarray::ArrayViewMut2;
 
 use super::activations::{Activations, CHUNK, DIRECT_ROWS, integer_row_group};
-use super::group::{GroupScales, Unpack, add_tile, add_unpacked};
+use super::group::{Ahead, GroupScales, Unpack, add_tile, add_unpacked};
 use super::rows::{is_wide, with_direct_rows, with_rows};
 use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{MAX_STEPS, STEP, Scales, Tile, groups, steps};
-use crate::simd::{Integers, Line};
+use crate::simd::{Integers, Line, bytes_of_mut};
 
 /// Inputs that a chunk of rows meets in all panels before the next ones: theirs stay in the
 /// second-level cache.
@@ -84,19 +84,23 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         if self.panels.rows <= DIRECT_ROWS {
             return self.stream(simd);
         }
+        // On the borders of cache lines: loads that cross one cost a tenth of the speed. Made once,
+        // for it has to be zeroed.
+        let mut unpacked = [[Line([0; STEP]); MAX_STEPS]; 2];
         // In tiles.
-        let (n, part) = (self.panels.cols / T::Block::WEIGHTS, PART / T::Block::WEIGHTS);
+        let n = self.panels.cols / T::Block::WEIGHTS;
+        let part = PART / T::Block::WEIGHTS;
         for first in (0..self.panels.rows).step_by(CHUNK) {
             let chunk = first..self.panels.rows.min(first + CHUNK);
             for from in (0..n).step_by(part) {
                 let part = from..n.min(from + part);
                 let mut index = self.range.start;
                 while is_wide::<S>() && index + 1 < self.range.end {
-                    self.pass_over::<S, 2>(simd, index, &chunk, &part);
+                    self.pass_over::<S, 2>(simd, index, &chunk, &part, &mut unpacked);
                     index += 2;
                 }
                 for index in index..self.range.end {
-                    self.pass_over::<S, 1>(simd, index, &chunk, &part);
+                    self.pass_over::<S, 1>(simd, index, &chunk, &part, &mut unpacked);
                 }
             }
         }
@@ -156,16 +160,19 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                 let group = t * groups::<T>() + g;
                 let x = panels.activations.group::<T>(&(0..rows), panels.cols, group);
                 for p in 0..P {
-                    // As many bytes as the group has, further on in the stream.
-                    let here = t * T::BYTES + g * (T::BYTES / groups::<T>());
-                    for line in (0..T::BYTES / groups::<T>()).step_by(STEP) {
-                        simd.prefetch(bytes[p], here + line + AHEAD);
+                    let group_bytes = T::BYTES / groups::<T>();
+                    let ahead =
+                        Ahead { panel: bytes[p], at: t * T::BYTES + g * group_bytes + AHEAD };
+                    if !Ahead::by_step::<T>() {
+                        for line in (0..group_bytes).step_by(STEP) {
+                            simd.prefetch(ahead.panel, ahead.at + line);
+                        }
                     }
                     let scales = GroupScales::of(simd, &scales[p], g);
                     let (mut x, totals) = (x, &mut totals[p][..rows]);
                     if ROWS > 0 {
                         with_direct_rows!(S, ROWS, R => {
-                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals)
+                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals, ahead)
                         });
                         continue;
                     }
@@ -174,7 +181,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                         let n = integer_row_group(simd, rows, rows - row);
                         let totals = &mut totals[row..];
                         with_direct_rows!(S, n, R => {
-                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals)
+                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals, ahead)
                         });
                         row += n;
                     }
@@ -197,6 +204,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         first: usize,
         chunk: &Range<usize>,
         part: &Range<usize>,
+        unpacked: &mut [[Line; MAX_STEPS]; 2],
     ) {
         let panels = self.panels;
         let column = first - self.range.start;
@@ -208,8 +216,6 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                 }
             }
         }
-        // On the borders of cache lines: loads that cross one cost a tenth of the speed.
-        let mut unpacked = [[Line([0; STEP]); MAX_STEPS]; P];
         // The number is hidden from the compiler, which would unroll the loop over the steps and
         // run out of registers.
         let steps = black_box(steps::<T>());
@@ -222,19 +228,21 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             }
             for g in 0..groups::<T>() {
                 let bytes = T::BYTES / groups::<T>();
-                for (p, unpacked) in unpacked.iter_mut().enumerate() {
+                let mut codes: [&[[u8; STEP]]; P] = [&[]; P];
+                for (p, unpacked) in unpacked.iter_mut().take(P).enumerate() {
                     let next = panels.panel(self.range.end.min(first + P + p + 1) - 1);
                     for line in (0..bytes).step_by(STEP) {
                         simd.prefetch(next, at + g * bytes + line);
                     }
                     let tile = &panels.panel(first + p)[at..][..T::BYTES];
-                    let unpacked = &mut unpacked[..steps];
-                    T::codes(simd, tile, g, &mut Unpack::<S, T>::new(simd, unpacked));
                     group_scales[p] = GroupScales::of(simd, &scales[p], g);
-                }
-                let mut codes: [&[Line]; P] = [&[]; P];
-                for (codes, unpacked) in codes.iter_mut().zip(&unpacked) {
-                    *codes = &unpacked[..steps];
+                    codes[p] = if let Some(codes) = T::ready(tile, g) {
+                        &codes[..steps]
+                    } else {
+                        let unpacked = &mut bytes_of_mut(unpacked).as_chunks_mut().0[..steps];
+                        T::codes(simd, tile, g, &mut Unpack::<S, T>::new(simd, unpacked));
+                        unpacked
+                    };
                 }
                 let mut x =
                     panels.activations.group::<T>(chunk, panels.cols, t * groups::<T>() + g);

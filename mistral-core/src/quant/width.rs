@@ -1,0 +1,268 @@
+//! How codes meet inputs: in 4 and 8 bits, in 8 and 16, or in 8 and 8.
+
+use super::kernel::{STEP, widen_bytes};
+use crate::simd::{Integers, LANES};
+
+/// Where the inputs k0, k1, k2, k3 stand in four bytes that become two steps of words: those of one
+/// step are every other byte.
+pub(crate) const QUAD: [usize; 4] = [0, 2, 1, 3];
+
+/// How wide codes and inputs are when they meet.
+pub(crate) trait Width: Copy + Send + Sync + 'static {
+    /// Inputs in a step.
+    const INPUTS: usize;
+    /// Largest magnitude of a rounded input that there is room for.
+    const LARGEST: f32;
+    /// The codes of one step.
+    type Codes<S: Integers>: Copy;
+    /// Sixteen sums.
+    type Sums<S: Integers>: Copy;
+    /// Sixteen factors of the sums of a group.
+    type Factors<S: Integers>: Copy;
+
+    /// One step's inputs from their rounded values.
+    fn pack(inputs: &[i32]) -> [u8; 4];
+
+    /// What sums start with: `-offset * Σ inputs`, in a form that [`Width::start`] takes.
+    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32;
+
+    /// Loads the codes that [`Width::store`] stored.
+    fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> Self::Codes<S>;
+
+    /// Stores codes.
+    fn store<S: Integers>(simd: S, codes: Self::Codes<S>, step: &mut [u8; STEP]);
+
+    /// Sums that start with what [`Width::start_of`] gave.
+    fn start<S: Integers>(simd: S, start: i32) -> Self::Sums<S>;
+
+    /// Adds the products of one step.
+    fn dot<S: Integers>(
+        simd: S,
+        sums: Self::Sums<S>,
+        codes: Self::Codes<S>,
+        x: [u8; 4],
+    ) -> Self::Sums<S>;
+
+    /// The sums as `f32`.
+    fn total<S: Integers>(simd: S, sums: Self::Sums<S>) -> S::F32x16;
+
+    /// What [`Width::scaled`] takes, of a tile's scale and the bytes of a group.
+    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> Self::Factors<S>;
+
+    /// Two numbers whose product is `sums * scale * bytes`.
+    fn scaled<S: Integers>(
+        simd: S,
+        sums: Self::Sums<S>,
+        scale: S::F32x16,
+        factors: Self::Factors<S>,
+    ) -> (S::F32x16, S::F32x16);
+}
+
+/// Unsigned codes of 4 bits against inputs of 8 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Narrow {}
+
+/// Codes of up to 8 bits against inputs of 16 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wide {}
+
+/// Unsigned codes of 8 bits against inputs of 8 bits, both in the order of [`QUAD`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Octets {}
+
+impl Width for Narrow {
+    const INPUTS: usize = 4;
+    const LARGEST: f32 = 127.0;
+    type Codes<S: Integers> = S::Bytes;
+    type Sums<S: Integers> = S::ByteSums;
+    type Factors<S: Integers> = S::ByteScales;
+
+    #[inline(always)]
+    fn pack(inputs: &[i32]) -> [u8; 4] {
+        let mut step = [0; 4];
+        for (byte, input) in step.iter_mut().zip(inputs) {
+            *byte = *input as u8;
+        }
+        step
+    }
+
+    #[inline(always)]
+    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
+        let (mut even, mut odd) = (0, 0);
+        for [a, b, c, d] in steps.iter().map(|step| step.map(|byte| i32::from(byte as i8))) {
+            even -= offset * (a + b);
+            odd -= offset * (c + d);
+        }
+        (even & 0xffff) | (odd << 16)
+    }
+
+    #[inline(always)]
+    fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> S::Bytes {
+        simd.load_bytes(step)
+    }
+
+    #[inline(always)]
+    fn store<S: Integers>(simd: S, codes: S::Bytes, step: &mut [u8; STEP]) {
+        simd.store_bytes(codes, step);
+    }
+
+    #[inline(always)]
+    fn start<S: Integers>(simd: S, start: i32) -> S::ByteSums {
+        simd.start_bytes(start as i16, (start >> 16) as i16)
+    }
+
+    #[inline(always)]
+    fn dot<S: Integers>(simd: S, sums: S::ByteSums, codes: S::Bytes, x: [u8; 4]) -> S::ByteSums {
+        simd.dot_bytes(sums, codes, x)
+    }
+
+    #[inline(always)]
+    fn total<S: Integers>(simd: S, sums: S::ByteSums) -> S::F32x16 {
+        simd.total_bytes(sums)
+    }
+
+    #[inline(always)]
+    fn factors<S: Integers>(simd: S, _: S::F32x16, bytes: &[u8; LANES]) -> S::ByteScales {
+        simd.load_byte_scales(bytes)
+    }
+
+    /// The first is exact: sums are below `2^16`, factors have 6 bits.
+    #[inline(always)]
+    fn scaled<S: Integers>(
+        simd: S,
+        sums: S::ByteSums,
+        scale: S::F32x16,
+        factors: S::ByteScales,
+    ) -> (S::F32x16, S::F32x16) {
+        (simd.scaled_bytes(sums, factors), scale)
+    }
+}
+
+impl Width for Wide {
+    const INPUTS: usize = 2;
+    const LARGEST: f32 = 32767.0;
+    type Codes<S: Integers> = S::Words;
+    type Sums<S: Integers> = S::WordSums;
+    type Factors<S: Integers> = S::F32x16;
+
+    #[inline(always)]
+    fn pack(inputs: &[i32]) -> [u8; 4] {
+        let mut step = [0; 4];
+        for (bytes, input) in step.as_chunks_mut::<2>().0.iter_mut().zip(inputs) {
+            *bytes = (*input as i16).to_le_bytes();
+        }
+        step
+    }
+
+    #[inline(always)]
+    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
+        let pair = |[a, b, c, d]: [u8; 4]| {
+            i32::from(i16::from_le_bytes([a, b])) + i32::from(i16::from_le_bytes([c, d]))
+        };
+        -offset * steps.iter().map(|step| pair(*step)).sum::<i32>()
+    }
+
+    #[inline(always)]
+    fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> S::Words {
+        simd.load_words(step)
+    }
+
+    #[inline(always)]
+    fn store<S: Integers>(simd: S, codes: S::Words, step: &mut [u8; STEP]) {
+        simd.store_words(codes, step);
+    }
+
+    #[inline(always)]
+    fn start<S: Integers>(simd: S, start: i32) -> S::WordSums {
+        simd.start_words(start)
+    }
+
+    #[inline(always)]
+    fn dot<S: Integers>(simd: S, sums: S::WordSums, codes: S::Words, x: [u8; 4]) -> S::WordSums {
+        simd.dot_words(sums, codes, x)
+    }
+
+    #[inline(always)]
+    fn total<S: Integers>(simd: S, sums: S::WordSums) -> S::F32x16 {
+        simd.total_words(sums)
+    }
+
+    #[inline(always)]
+    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> S::F32x16 {
+        simd.mul(scale, widen_bytes(simd, bytes))
+    }
+
+    /// The second is exact: scales have 11 bits, factors 7.
+    #[inline(always)]
+    fn scaled<S: Integers>(
+        simd: S,
+        sums: S::WordSums,
+        _: S::F32x16,
+        factors: S::F32x16,
+    ) -> (S::F32x16, S::F32x16) {
+        (simd.total_words(sums), factors)
+    }
+}
+
+impl Width for Octets {
+    const INPUTS: usize = 4;
+    const LARGEST: f32 = 127.0;
+    type Codes<S: Integers> = S::Bytes;
+    type Sums<S: Integers> = S::WordSums;
+    type Factors<S: Integers> = S::F32x16;
+
+    #[inline(always)]
+    fn pack(inputs: &[i32]) -> [u8; 4] {
+        let mut step = [0; 4];
+        for (input, k) in inputs.iter().zip(QUAD) {
+            step[k] = *input as u8;
+        }
+        step
+    }
+
+    #[inline(always)]
+    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
+        let sum: i32 = steps.as_flattened().iter().map(|byte| i32::from(*byte as i8)).sum();
+        -offset * sum
+    }
+
+    #[inline(always)]
+    fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> S::Bytes {
+        simd.load_bytes(step)
+    }
+
+    #[inline(always)]
+    fn store<S: Integers>(simd: S, codes: S::Bytes, step: &mut [u8; STEP]) {
+        simd.store_bytes(codes, step);
+    }
+
+    #[inline(always)]
+    fn start<S: Integers>(simd: S, start: i32) -> S::WordSums {
+        simd.start_words(start)
+    }
+
+    #[inline(always)]
+    fn dot<S: Integers>(simd: S, sums: S::WordSums, codes: S::Bytes, x: [u8; 4]) -> S::WordSums {
+        simd.dot_octets(sums, codes, x)
+    }
+
+    #[inline(always)]
+    fn total<S: Integers>(simd: S, sums: S::WordSums) -> S::F32x16 {
+        simd.total_words(sums)
+    }
+
+    #[inline(always)]
+    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> S::F32x16 {
+        Wide::factors(simd, scale, bytes)
+    }
+
+    #[inline(always)]
+    fn scaled<S: Integers>(
+        simd: S,
+        sums: S::WordSums,
+        scale: S::F32x16,
+        factors: S::F32x16,
+    ) -> (S::F32x16, S::F32x16) {
+        Wide::scaled(simd, sums, scale, factors)
+    }
+}
