@@ -19,18 +19,19 @@ use super::rows::{is_wide, with_direct_rows, with_rows};
 use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
 use crate::quant::kernel::{MAX_STEPS, STEP, Scales, Tile, groups, steps};
+use crate::quant::width::Width;
 use crate::simd::{Integers, Line, bytes_of_mut};
 
-/// Inputs that a chunk of rows meets in all panels before the next ones: theirs stay in the
-/// second-level cache.
-const PART: usize = 2048;
+/// Bytes of a row's rounded inputs that a chunk of rows meets in all panels before the next ones:
+/// theirs stay in the second-level cache.
+const PART: usize = 4096;
 
 /// Panels that a thread reads at once, tile by tile in turn. With four of them a fifth is lost: the
 /// reads that are asked for ahead stand in each other's way.
 const STREAMS: usize = 2;
 
 /// How far ahead of the reading a stream is asked for, in bytes.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 4096;
 
 /// Weights in tiles and the rounded inputs of all rows.
 pub(super) struct QuantisedPanels<'a, T> {
@@ -89,7 +90,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         let mut unpacked = [[Line([0; STEP]); MAX_STEPS]; 2];
         // In tiles.
         let n = self.panels.cols / T::Block::WEIGHTS;
-        let part = PART / T::Block::WEIGHTS;
+        let part = PART / size_of::<[u8; 4]>() * T::Width::INPUTS / T::Block::WEIGHTS;
         for first in (0..self.panels.rows).step_by(CHUNK) {
             let chunk = first..self.panels.rows.min(first + CHUNK);
             for from in (0..n).step_by(part) {
