@@ -63,6 +63,10 @@ pub struct StagedBatch<'a, E: KvElement> {
     layer: usize,
 }
 
+fn in_batch(id: SequenceId, error: CacheError) -> CacheError {
+    CacheError::InBatch { id, source: Box::new(error) }
+}
+
 impl<E: KvElement> RollingKvCache<E> {
     /// [`stage`](Self::stage) for chunks of several sequences, each at its own position and of its
     /// own length, so that one call of attention takes all of them.
@@ -92,8 +96,9 @@ impl<E: KvElement> RollingKvCache<E> {
     ///
     /// # Errors
     ///
-    /// As [`stage`](Self::stage) for the first chunk that is refused, before any is staged, and:
-    ///
+    /// - [`CacheError::InBatch`]: what [`stage`](Self::stage) would say of a chunk, with its sequence;
+    ///   no chunk is staged then.
+    /// - [`CacheError::UnknownSequence`].
     /// - [`CacheError::SequenceTwice`]: two chunks of one sequence.
     /// - [`CacheError::BatchTooLong`]: more than `max_chunk` tokens together.
     ///
@@ -113,8 +118,9 @@ impl<E: KvElement> RollingKvCache<E> {
                 return Err(CacheError::SequenceTwice { id: chunk.id });
             }
             let len = chunk.keys.dim().0;
-            let (ring, _) = self.sequence_mut(chunk.id)?.turn(layer, len)?;
-            ring.admit(&chunk.keys, &chunk.values)?;
+            let turn = self.sequence_mut(chunk.id)?.turn(layer, len);
+            let admitted = turn.and_then(|(ring, _)| ring.admit(&chunk.keys, &chunk.values));
+            admitted.map_err(|error| in_batch(chunk.id, error))?;
             found = found.saturating_add(len);
         }
         let max_chunk = self.config().max_chunk();
@@ -122,10 +128,10 @@ impl<E: KvElement> RollingKvCache<E> {
             return Err(CacheError::BatchTooLong { found, max_chunk });
         }
         for chunk in chunks {
-            let sequence = self.sequence_mut(chunk.id)?;
-            let (ring, _) = sequence.turn(layer, chunk.keys.dim().0)?;
-            let end = ring.end_of(chunk.keys.dim().0)?;
-            sequence.reserve(layer, end)?;
+            let (len, sequence) = (chunk.keys.dim().0, self.sequence_mut(chunk.id)?);
+            let end = sequence.turn(layer, len).and_then(|(ring, _)| ring.end_of(len));
+            let reserved = end.and_then(|end| sequence.reserve(layer, end));
+            reserved.map_err(|error| in_batch(chunk.id, error))?;
         }
         let (mut next, mut rest) = (0, found);
         self.members.clear();

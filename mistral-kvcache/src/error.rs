@@ -87,6 +87,14 @@ pub enum CacheError {
         /// The sequence.
         id: SequenceId,
     },
+    /// The chunk of one sequence of a batch is refused.
+    #[error("{id} of the batch: {source}")]
+    InBatch {
+        /// The sequence.
+        id: SequenceId,
+        /// What its chunk alone would have met.
+        source: Box<CacheError>,
+    },
     /// Nothing may be forgotten, and there is no room for more.
     #[error(
         "position {position} and a chunk of {len} exceed context_len = {context_len}: \

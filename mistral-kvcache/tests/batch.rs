@@ -225,12 +225,15 @@ fn a_batch_that_does_not_fit_is_refused_whole() {
     assert_eq!(refusal(&twice), CacheError::SequenceTwice { id: a });
     let long = [chunk(a, &twenty), chunk(b, &twenty), chunk(c, &one)];
     assert_eq!(refusal(&long), CacheError::BatchTooLong { found: 41, max_chunk: 40 });
-    assert_eq!(refusal(&[chunk(a, &one), chunk(b, &none)]), CacheError::EmptyChunk);
+    let in_batch = |id, source| CacheError::InBatch { id, source: Box::new(source) };
+    let empty = refusal(&[chunk(a, &one), chunk(b, &none)]);
+    assert_eq!(empty, in_batch(b, CacheError::EmptyChunk));
+    assert!(empty.to_string().starts_with(&format!("{b} of the batch: the chunk has no tokens")));
     let stranger = three().1[0];
     let unknown = refusal(&[chunk(a, &one), chunk(stranger, &one)]);
     assert_eq!(unknown, CacheError::UnknownSequence { id: stranger });
     let layer = cache.stage_batch(1, &[chunk(a, &one)]).unwrap_err();
-    assert_eq!(layer, CacheError::NoSuchLayer { found: 1, n_layers: 1 });
+    assert_eq!(layer, in_batch(a, CacheError::NoSuchLayer { found: 1, n_layers: 1 }));
 }
 
 #[test]
