@@ -120,7 +120,7 @@ fn a_format_that_does_not_fit_names_every_tensor_and_leaves_nothing_behind() {
 
     let unknown = mistral(&["quantize", arg(&model), arg(&out), "--weights", "q3_k"]);
     assert_eq!(unknown.code, Some(2));
-    assert!(unknown.stderr.contains("q8_0, q6_k"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("q8_0, w8a8, q6_k"), "{}", unknown.stderr);
 }
 
 #[test]

@@ -75,6 +75,18 @@ pub(super) fn inverse(scale: f32) -> f32 {
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
+/// Largest code of 8 bits: they reach as far down as up, and -128 is not used.
+pub(super) const TOP: f32 = 127.0;
+
+/// Codes of 8 bits and their scale, before it is rounded itself: the largest magnitude becomes
+/// [`TOP`], ties are rounded away from 0.
+#[inline(always)]
+pub(super) fn eight_bits<const N: usize>(weights: [f32; N]) -> (f32, [i8; N]) {
+    let scale = extreme(&weights).abs() / TOP;
+    let inverse = inverse(scale);
+    (scale, weights.map(|w| (w * inverse).round() as i8))
+}
+
 /// The f16 in a block.
 #[inline(always)]
 pub(super) fn half(bytes: [u8; 2]) -> f32 {

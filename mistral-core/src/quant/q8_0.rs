@@ -9,9 +9,6 @@ use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 32;
 
-/// Codes reach as far down as up: -128 is not used.
-const TOP: f32 = 127.0;
-
 /// 32 weights `scale * codes[k]`.
 ///
 /// ```text
@@ -48,13 +45,9 @@ impl Block for Q8_0 {
     /// rounded for the scale before it is rounded to f16.
     #[inline(always)]
     fn quantise(weights: &[f32]) -> Self {
-        let weights: [f32; WEIGHTS] = block::bounded(weights, TOP * f16::MAX.to_f32());
-        let scale = block::extreme(&weights).abs() / TOP;
-        let inverse = block::inverse(scale);
-        Self {
-            scale: block::half_bytes(scale),
-            codes: weights.map(|w| (w * inverse).round() as i8),
-        }
+        let largest = block::TOP * f16::MAX.to_f32();
+        let (scale, codes) = block::eight_bits(block::bounded(weights, largest));
+        Self { scale: block::half_bytes(scale), codes }
     }
 
     #[inline(always)]

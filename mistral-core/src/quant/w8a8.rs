@@ -9,9 +9,6 @@ use crate::simd::{Integers, LANES};
 
 const WEIGHTS: usize = 256;
 
-/// Codes reach as far down as up: -128 is not used.
-const TOP: f32 = 127.0;
-
 /// The largest weight: 127 times its rounded 127th is still finite.
 const LARGEST: f32 = 3.4e38;
 
@@ -57,12 +54,8 @@ impl Block for W8A8 {
     /// from 0.
     #[inline(always)]
     fn quantise(weights: &[f32]) -> Self {
-        let weights: [f32; WEIGHTS] = block::bounded(weights, LARGEST);
-        let scale = block::extreme(&weights).abs() / TOP;
-        let inverse = block::inverse(scale);
-        // Where the scale is subnormal it is rounded itself, and codes could go beyond.
-        let code = |w: f32| (w * inverse).round().clamp(-TOP, TOP) as i8;
-        Self { scale: scale.to_le_bytes(), codes: weights.map(code) }
+        let (scale, codes) = block::eight_bits(block::bounded(weights, LARGEST));
+        Self { scale: scale.to_le_bytes(), codes }
     }
 
     #[inline(always)]

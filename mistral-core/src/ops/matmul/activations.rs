@@ -33,8 +33,9 @@ const DIRECT_GROUP: usize = 4;
 /// `bf16xbf16` it is rounded to bf16.
 ///
 /// Cost: `tokens * in * 4` bytes for weights that are floats, from 60 tokens on, about
-/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights and `w8a8`. For `bf16xbf16` as for
-/// floats and as much again, for any number of tokens; half of both where the CPU multiplies pairs.
+/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights, and for `w8a8` with
+/// VNNI. For `bf16xbf16` as for floats and as much again, for any number of tokens; half of both
+/// where the CPU multiplies pairs.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {
     /// `[chunk][group][row group][step][row]`
@@ -268,18 +269,18 @@ impl<T: Tile> RoundChunk<'_, T> {
         let per_block = rounded_together::<T>() / T::GROUP;
         let mut integers = [0; MOST_TOGETHER];
         let integers = &mut integers[..rounded_together::<T>()];
+        let mut packed = [[0; 4]; MAX_STEPS];
+        let packed = &mut packed[..steps::<T>()];
         let index = self.rows.start + together.start + r;
         for (b, block) in row(&self.x, index).chunks_exact(integers.len()).enumerate() {
             let scale = round_into(simd, block, T::LARGEST, integers);
             for (g, integers) in integers.chunks_exact(T::GROUP).enumerate() {
-                let mut packed = [[0; 4]; MAX_STEPS];
                 for (step, x) in packed.iter_mut().zip(integers.chunks_exact(T::Width::INPUTS)) {
                     *step = T::Width::pack(x);
                 }
-                let packed = &packed[..steps::<T>()];
                 let before = (b * per_block + g) * n + together.start;
                 let steps = &mut self.steps[before * packed.len()..];
-                for (to, step) in steps.chunks_exact_mut(together.len()).zip(packed) {
+                for (to, step) in steps.chunks_exact_mut(together.len()).zip(&*packed) {
                     to[r] = *step;
                 }
                 let sum = integers.iter().sum::<i32>() as f32;

@@ -1,11 +1,11 @@
 //! Block-quantised weights: integer products, group by group.
 //!
 //! Up to [`DIRECT_ROWS`] rows, codes go from the tile into registers and from there into the
-//! products of four rows at a time. With more rows a group is unpacked once into a buffer of 1 kB,
-//! and up to [`CHUNK`] rows pass over it six at a time, their totals beside it: everything that is
-//! written stays in the first-level cache, and what a chunk reads of its inputs in the second: it
-//! meets [`PART`] of them in all panels before the next ones. With AVX-512 eight rows go together,
-//! and twelve pass over the groups of two panels.
+//! products of four rows at a time. With more rows a group is unpacked once into a small buffer,
+//! unless it lies in the tile as it is multiplied, and up to [`CHUNK`] rows pass over it six at a
+//! time, their totals beside it: everything that is written stays in the first-level cache, and what
+//! a chunk reads of its inputs in the second: it meets [`PART`] of them in all panels before the next
+//! ones. With AVX-512 eight rows go together, and twelve pass over the groups of two panels.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -30,7 +30,8 @@ const PART: usize = 4096;
 /// reads that are asked for ahead stand in each other's way.
 const STREAMS: usize = 2;
 
-/// How far ahead of the reading a stream is asked for, in bytes.
+/// How far ahead of the reading a stream is asked for, in bytes. With 1024, eight rows took 1.2 to 1.3
+/// times as long.
 const AHEAD: usize = 4096;
 
 /// Weights in tiles and the rounded inputs of all rows.
