@@ -2,7 +2,7 @@
 //!
 //! One row is bound by memory: its throughput is the bytes of the weights. Many rows are bound by
 //! arithmetic: elements are flops. Compare with `limit/read`, `limit/f32`, `limit/bf16` (`bf16xbf16`),
-//! `limit/int8` (weights of 4 bits) and `limit/int16` (other blocks) of the same run.
+//! `limit/int8` (weights of 4 bits, `w8a8`) and `limit/int16` (other blocks) of the same run.
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros; a bench may panic
 
 use std::hint::black_box;
