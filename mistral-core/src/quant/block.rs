@@ -8,8 +8,8 @@ pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-/// Consecutive weights of one row, as a file of ggml's formats holds them (or would, [`W8A8`](super::W8A8)):
-/// small integers, the *codes*, and what they are multiplied with. Sealed.
+/// Consecutive weights of one row, as a file of ggml's formats holds them, or one of ours would
+/// ([`W8A8`](super::W8A8)): small integers, the *codes*, and what they are multiplied with. Sealed.
 ///
 /// A block is plain bytes, and numbers in it are little endian on every machine.
 ///
