@@ -77,17 +77,16 @@ proptest! {
         let (x, w) = (array(rows, inputs, seed), array(outputs, inputs, seed ^ 1));
         let matrix = stored(&w, format);
         let out = product(Level::detect(), &x, &matrix);
-        let (together, largest) = match format {
-            WeightFormat::W8A8 => (256, 127.0),
-            WeightFormat::Q4_0 | WeightFormat::Q4K => (32, 127.0),
-            _ => (32, 32767.0),
+        let largest = match format {
+            WeightFormat::W8A8 | WeightFormat::Q4_0 | WeightFormat::Q4K => 127.0,
+            _ => 32767.0,
         };
         let mut weight = vec![0.0; inputs];
         for o in 0..outputs {
             matrix.row(o, &mut weight).unwrap();
             for t in 0..rows {
                 let x = x.row(t).to_slice().unwrap();
-                let want = one_quantised_output(x, &weight, together, largest);
+                let want = one_quantised_output(x, &weight, format.block(), largest);
                 // Roundings of sums, of which none is larger than this.
                 let size: f32 = x.iter().zip(&weight).map(|(x, w)| (x * w).abs()).sum();
                 let error = (f64::from(out[[t, o]]) - want).abs();

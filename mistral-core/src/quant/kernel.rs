@@ -1,14 +1,15 @@
 //! What a block-quantised format gives the matmul: its tiles and the codes in them.
 //!
 //! ```text
-//! out[o] = Σ over groups of inputs:  scale[o] * x_scale * Σ_k (code[o][k] - offset) * x_code[k]
-//!                                   - min[o] * Σ_k x[k]                  (formats with minima)
+//! out[o] = Σ over blocks:   x_scale * scale[o] * Σ over groups: factor[o] * Σ_k (code[o][k] - offset) * x_code[k]
+//!                         - x_scale * min[o]   * Σ over groups: minimum[o] * Σ_k x_code[k]
 //! ```
 //!
-//! The inner sum is exact in integers, for which the inputs are rounded too: to 8 bits where codes
-//! have 4 and in `w8a8`, to 16 bits elsewhere. Where a scale is a float times an integer of 6 bits and
-//! codes have 4, that integer is a factor of the inner sum. The outer sum is one chain of fused
-//! multiply-adds over rising groups. So neither the SIMD level nor the number of rows changes a bit.
+//! Factors, and in formats with minima those, are small integers; formats whose blocks are one group
+//! have neither. The sums over `k` are exact in integers, for which the inputs of a block are rounded
+//! too: to 8 bits where codes have 4 and in `w8a8`, to 16 bits elsewhere. The sums over groups and
+//! over blocks are chains of fused multiply-adds in rising order. So neither the SIMD level nor the
+//! number of rows changes a bit.
 
 use super::Block;
 use super::width::Width;
@@ -17,11 +18,11 @@ use crate::simd::{Integers, LANES, Simd};
 /// Bytes of one step: the codes of sixteen outputs for four inputs (bytes) or two (words).
 pub(crate) const STEP: usize = 64;
 
-/// Most steps in a group.
+/// Most steps in a tile.
 pub(crate) const MAX_STEPS: usize = 128;
 
-/// Most inputs that [`rounded_together`] says.
-pub(crate) const MOST_TOGETHER: usize = 256;
+/// Most weights in a block.
+pub(crate) const MAX_BLOCK: usize = 256;
 
 /// Most groups in a tile.
 pub(crate) const MAX_GROUPS: usize = 16;
@@ -29,9 +30,9 @@ pub(crate) const MAX_GROUPS: usize = 16;
 /// What the sums of a tile's groups are multiplied with, for sixteen outputs.
 #[derive(Clone, Copy)]
 pub(crate) struct Scales<S: Simd> {
-    /// Factors of all groups.
+    /// The factor of a block.
     pub(crate) scale: S::F32x16,
-    /// The factor of the minima, negated, of formats that have some.
+    /// That of its minima, negated, of formats that have some.
     pub(crate) minimum: S::F32x16,
     /// Integer factors of each group, of formats whose tiles have several: signed bytes.
     pub(crate) scales: [[u8; LANES]; MAX_GROUPS],
@@ -71,8 +72,9 @@ pub(crate) trait Tile: Copy + Send + Sync + 'static {
     const LARGEST: f32 = Self::Width::LARGEST;
     /// What is taken off each code.
     const OFFSET: i32;
-    /// Whether weights have a minimum besides the scale.
-    const MINIMA: bool;
+    /// Steps in which the minima of a block's groups meet the sums of its inputs; 0 where weights have
+    /// no minimum.
+    const MINIMA: usize = 0;
 
     /// Interleaves one block of each of sixteen rows.
     fn pack(rows: &[Self::Block; LANES], tile: &mut [u8]);
@@ -88,28 +90,39 @@ pub(crate) trait Tile: Copy + Send + Sync + 'static {
         sink: &mut impl CodeSink<<Self::Width as Width>::Codes<S>>,
     );
 
-    /// The codes of a group, if they lie in the tile as [`Width::load`] takes them.
+    /// All codes, if they lie in the tile as [`Width::load`] takes them.
     #[inline(always)]
-    fn ready(tile: &[u8], group: usize) -> Option<&[[u8; STEP]]> {
-        let _ = (tile, group);
+    fn ready(tile: &[u8]) -> Option<&[[u8; STEP]]> {
+        let _ = tile;
         None
     }
 
     /// Writes what the sums are multiplied with.
     fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>);
-}
 
-/// Inputs that are rounded with one scale: as many as a group has, but no less than 32.
-///
-/// One scale for a whole row would lose the small inputs of rows with outliers: ten times the error.
-/// Inputs of a row are whole blocks wherever weights are: a block of weights has 32 or 256.
-pub(crate) const fn rounded_together<T: Tile>() -> usize {
-    if T::GROUP < 32 { 32 } else { T::GROUP }
+    /// The minima of one step for each output: two words, the first in the lower half.
+    #[inline(always)]
+    fn minima(minima: &[[u8; LANES]; MAX_GROUPS], step: usize) -> [u32; LANES] {
+        let _ = (minima, step);
+        [0; LANES]
+    }
+
+    /// The words that meet them, of the sums of each group's inputs.
+    #[inline(always)]
+    fn input_sums(sums: &[i32], step: usize) -> [i16; 2] {
+        let _ = (sums, step);
+        [0; 2]
+    }
 }
 
 /// Groups in a tile.
 pub(crate) const fn groups<T: Tile>() -> usize {
     T::Block::WEIGHTS / T::GROUP
+}
+
+/// Whether a block has several groups with factors of their own.
+pub(crate) const fn has_factors<T: Tile>() -> bool {
+    groups::<T>() > 1
 }
 
 /// Steps in a group.

@@ -104,7 +104,6 @@ impl Tile for Q4_0Tile {
     const BYTES: usize = SCALES + 2 * LANES;
     const GROUP: usize = 32;
     const OFFSET: i32 = 8;
-    const MINIMA: bool = false;
 
     fn pack(rows: &[Q4_0; LANES], tile: &mut [u8]) {
         tile.fill(0);

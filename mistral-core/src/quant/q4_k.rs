@@ -1,9 +1,9 @@
 //! `q4_k`: 256 weights of 4 bits in eight groups with a scale and a minimum, 4.5 bits a weight.
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, STEP, Scales, Tile, nibble_pair};
+use super::kernel::{CodeSink, MAX_GROUPS, STEP, Scales, Tile, nibble_pair};
 use super::search;
-use super::sub_scales::{SubScales, TILE_BYTES, pack_tile, tile_scales, unpack_tile};
+use super::sub_scales::{GROUPS, SubScales, TILE_BYTES, pack_tile, tile_scales, unpack_tile};
 use super::width::Narrow;
 use crate::simd::{Integers, LANES};
 
@@ -119,7 +119,7 @@ impl Tile for Q4KTile {
     const BYTES: usize = TILE_BYTES + 8 * GROUP_BYTES;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
-    const MINIMA: bool = true;
+    const MINIMA: usize = GROUPS / 2;
 
     fn pack(rows: &[Q4K; LANES], tile: &mut [u8]) {
         tile.fill(0);
@@ -154,6 +154,22 @@ impl Tile for Q4KTile {
     #[inline(always)]
     fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>) {
         tile_scales(simd, &tile[..TILE_BYTES], scales);
+    }
+
+    /// Two groups a step: sums of 32 inputs of 8 bits have 13.
+    #[inline(always)]
+    fn minima(minima: &[[u8; LANES]; MAX_GROUPS], step: usize) -> [u32; LANES] {
+        let mut words = [0; LANES];
+        let pairs = minima[2 * step].iter().zip(&minima[2 * step + 1]);
+        for (words, (first, second)) in words.iter_mut().zip(pairs) {
+            *words = u32::from(*first) | u32::from(*second) << 16;
+        }
+        words
+    }
+
+    #[inline(always)]
+    fn input_sums(sums: &[i32], step: usize) -> [i16; 2] {
+        [sums[2 * step] as i16, sums[2 * step + 1] as i16]
     }
 }
 

@@ -113,7 +113,6 @@ impl Tile for Q5_0Tile {
     const BYTES: usize = SCALES + 2 * LANES;
     const GROUP: usize = 32;
     const OFFSET: i32 = 16;
-    const MINIMA: bool = false;
 
     fn pack(rows: &[Q5_0; LANES], tile: &mut [u8]) {
         tile.fill(0);

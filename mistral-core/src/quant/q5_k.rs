@@ -1,9 +1,9 @@
 //! `q5_k`: 256 weights of 5 bits in eight groups with a scale and a minimum, 5.5 bits a weight.
 
 use super::block::{self, Block};
-use super::kernel::{CodeSink, STEP, Scales, Tile, each_quad};
+use super::kernel::{CodeSink, MAX_GROUPS, STEP, Scales, Tile, each_quad};
 use super::search;
-use super::sub_scales::{SubScales, TILE_BYTES, pack_tile, tile_scales, unpack_tile};
+use super::sub_scales::{GROUPS, SubScales, TILE_BYTES, pack_tile, tile_scales, unpack_tile};
 use super::width::{QUAD, Wide};
 use crate::simd::{Integers, LANES};
 
@@ -134,13 +134,16 @@ pub(crate) enum Q5KTile {}
 const LOW_BYTES: usize = 256;
 const GROUP_BYTES: usize = LOW_BYTES + STEP;
 
+/// Lower bits of the sums of a group's inputs. Minima of 6 bits with as many zeros are words.
+const LOW_BITS: usize = 6;
+
 impl Tile for Q5KTile {
     type Block = Q5K;
     type Width = Wide;
     const BYTES: usize = TILE_BYTES + 8 * GROUP_BYTES;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
-    const MINIMA: bool = true;
+    const MINIMA: usize = GROUPS;
 
     fn pack(rows: &[Q5K; LANES], tile: &mut [u8]) {
         tile.fill(0);
@@ -179,6 +182,22 @@ impl Tile for Q5KTile {
     #[inline(always)]
     fn scales<S: Integers>(simd: S, tile: &[u8], scales: &mut Scales<S>) {
         tile_scales(simd, &tile[..TILE_BYTES], scales);
+    }
+
+    /// One group a step: sums of 32 inputs of 16 bits have 21, which are multiplied in two parts.
+    #[inline(always)]
+    fn minima(minima: &[[u8; LANES]; MAX_GROUPS], step: usize) -> [u32; LANES] {
+        let mut words = [0; LANES];
+        for (words, minimum) in words.iter_mut().zip(&minima[step]) {
+            *words = u32::from(*minimum) << LOW_BITS | u32::from(*minimum) << 16;
+        }
+        words
+    }
+
+    #[inline(always)]
+    fn input_sums(sums: &[i32], step: usize) -> [i16; 2] {
+        let low = sums[step] & ((1 << LOW_BITS) - 1);
+        [(sums[step] >> LOW_BITS) as i16, low as i16]
     }
 }
 

@@ -145,7 +145,6 @@ impl Tile for Q6KTile {
     const BYTES: usize = CODES + 16 * GROUP_BYTES;
     const GROUP: usize = 16;
     const OFFSET: i32 = 32;
-    const MINIMA: bool = false;
 
     fn pack(rows: &[Q6K; LANES], tile: &mut [u8]) {
         tile.fill(0);

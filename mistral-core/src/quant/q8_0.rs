@@ -77,7 +77,6 @@ impl Tile for Q8_0Tile {
     const BYTES: usize = SCALES + 2 * LANES;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
-    const MINIMA: bool = false;
 
     fn pack(rows: &[Q8_0; LANES], tile: &mut [u8]) {
         let (codes, scales) = tile.split_at_mut(SCALES);

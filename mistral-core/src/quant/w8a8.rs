@@ -134,7 +134,6 @@ impl<W: OctetWidth> Tile for W8A8Tile<W> {
     const GROUP: usize = WEIGHTS;
     const LARGEST: f32 = 127.0;
     const OFFSET: i32 = OFFSET as i32;
-    const MINIMA: bool = false;
 
     fn pack(rows: &[W8A8; LANES], tile: &mut [u8]) {
         let (codes, scales) = tile.split_at_mut(SCALES);
@@ -167,7 +166,7 @@ impl<W: OctetWidth> Tile for W8A8Tile<W> {
     }
 
     #[inline(always)]
-    fn ready(tile: &[u8], _group: usize) -> Option<&[[u8; STEP]]> {
+    fn ready(tile: &[u8]) -> Option<&[[u8; STEP]]> {
         W::READY.then(|| tile[..SCALES].as_chunks().0)
     }
 

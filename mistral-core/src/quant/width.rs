@@ -24,7 +24,10 @@ pub(crate) trait Width: Copy + Send + Sync + 'static {
     fn pack(inputs: &[i32]) -> [u8; 4];
 
     /// What sums start with: `-offset * Σ inputs`, in a form that [`Width::start`] takes.
-    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32;
+    #[inline(always)]
+    fn start_of(inputs: &[i32], offset: i32) -> i32 {
+        -offset * inputs.iter().sum::<i32>()
+    }
 
     /// Loads the codes that [`Width::store`] stored.
     fn load<S: Integers>(simd: S, step: &[u8; STEP]) -> Self::Codes<S>;
@@ -46,16 +49,16 @@ pub(crate) trait Width: Copy + Send + Sync + 'static {
     /// The sums as `f32`.
     fn total<S: Integers>(simd: S, sums: Self::Sums<S>) -> S::F32x16;
 
-    /// What [`Width::scaled`] takes, of a tile's scale and the bytes of a group.
-    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> Self::Factors<S>;
+    /// The integer factors of a group: signed bytes.
+    fn factors<S: Integers>(simd: S, bytes: &[u8; LANES]) -> Self::Factors<S>;
 
-    /// Two numbers whose product is `sums * scale * bytes`.
-    fn scaled<S: Integers>(
+    /// `totals + sums * factors`.
+    fn add_scaled<S: Integers>(
         simd: S,
+        totals: S::F32x16,
         sums: Self::Sums<S>,
-        scale: S::F32x16,
         factors: Self::Factors<S>,
-    ) -> (S::F32x16, S::F32x16);
+    ) -> S::F32x16;
 }
 
 /// Unsigned codes of 4 bits against inputs of 8 bits.
@@ -87,9 +90,9 @@ impl Width for Narrow {
     }
 
     #[inline(always)]
-    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
+    fn start_of(inputs: &[i32], offset: i32) -> i32 {
         let (mut even, mut odd) = (0, 0);
-        for [a, b, c, d] in steps.iter().map(|step| step.map(|byte| i32::from(byte as i8))) {
+        for [a, b, c, d] in inputs.as_chunks().0 {
             even -= offset * (a + b);
             odd -= offset * (c + d);
         }
@@ -122,19 +125,19 @@ impl Width for Narrow {
     }
 
     #[inline(always)]
-    fn factors<S: Integers>(simd: S, _: S::F32x16, bytes: &[u8; LANES]) -> S::ByteScales {
+    fn factors<S: Integers>(simd: S, bytes: &[u8; LANES]) -> S::ByteScales {
         simd.load_byte_scales(bytes)
     }
 
-    /// The first is exact: sums are below `2^16`, factors have 6 bits.
+    /// Products are exact: sums are below `2^16`, factors have 6 bits and no sign.
     #[inline(always)]
-    fn scaled<S: Integers>(
+    fn add_scaled<S: Integers>(
         simd: S,
+        totals: S::F32x16,
         sums: S::ByteSums,
-        scale: S::F32x16,
         factors: S::ByteScales,
-    ) -> (S::F32x16, S::F32x16) {
-        (simd.scaled_bytes(sums, factors), scale)
+    ) -> S::F32x16 {
+        simd.add_scaled_bytes(totals, sums, factors)
     }
 }
 
@@ -152,14 +155,6 @@ impl Width for Wide {
             *bytes = (*input as i16).to_le_bytes();
         }
         step
-    }
-
-    #[inline(always)]
-    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
-        let pair = |[a, b, c, d]: [u8; 4]| {
-            i32::from(i16::from_le_bytes([a, b])) + i32::from(i16::from_le_bytes([c, d]))
-        };
-        -offset * steps.iter().map(|step| pair(*step)).sum::<i32>()
     }
 
     #[inline(always)]
@@ -188,19 +183,18 @@ impl Width for Wide {
     }
 
     #[inline(always)]
-    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> S::F32x16 {
-        simd.mul(scale, widen_bytes(simd, bytes))
+    fn factors<S: Integers>(simd: S, bytes: &[u8; LANES]) -> S::F32x16 {
+        widen_bytes(simd, bytes)
     }
 
-    /// The second is exact: scales have 11 bits, factors 7.
     #[inline(always)]
-    fn scaled<S: Integers>(
+    fn add_scaled<S: Integers>(
         simd: S,
+        totals: S::F32x16,
         sums: S::WordSums,
-        _: S::F32x16,
         factors: S::F32x16,
-    ) -> (S::F32x16, S::F32x16) {
-        (simd.total_words(sums), factors)
+    ) -> S::F32x16 {
+        simd.mul_add(simd.total_words(sums), factors, totals)
     }
 }
 
@@ -218,12 +212,6 @@ impl Width for Octets {
             step[k] = *input as u8;
         }
         step
-    }
-
-    #[inline(always)]
-    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
-        let sum: i32 = steps.as_flattened().iter().map(|byte| i32::from(*byte as i8)).sum();
-        -offset * sum
     }
 
     #[inline(always)]
@@ -252,17 +240,17 @@ impl Width for Octets {
     }
 
     #[inline(always)]
-    fn factors<S: Integers>(simd: S, scale: S::F32x16, bytes: &[u8; LANES]) -> S::F32x16 {
-        Wide::factors(simd, scale, bytes)
+    fn factors<S: Integers>(simd: S, bytes: &[u8; LANES]) -> S::F32x16 {
+        Wide::factors(simd, bytes)
     }
 
     #[inline(always)]
-    fn scaled<S: Integers>(
+    fn add_scaled<S: Integers>(
         simd: S,
+        totals: S::F32x16,
         sums: S::WordSums,
-        scale: S::F32x16,
         factors: S::F32x16,
-    ) -> (S::F32x16, S::F32x16) {
-        Wide::scaled(simd, sums, scale, factors)
+    ) -> S::F32x16 {
+        Wide::add_scaled(simd, totals, sums, factors)
     }
 }

@@ -294,9 +294,11 @@ impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    fn scaled_bytes(self, sums: Int16x32, scales: Int16x32) -> F32x16 {
+    fn add_scaled_bytes(self, totals: F32x16, sums: Int16x32, scales: Int16x32) -> F32x16 {
         // The sums of both pairs are multiplied where they are added.
-        halves!(F32x16, |sums, scales| _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, scales)))
+        let products =
+            halves!(F32x16, |sums, scales| _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, scales)));
+        self.add(totals, products)
     }
 
     #[inline(always)]

@@ -337,12 +337,10 @@ impl<const VNNI: bool, const BF16: bool> Integers for Avx512<VNNI, BF16> {
     }
 
     #[inline(always)]
-    fn scaled_bytes(self, sums: __m512i, scales: __m512) -> __m512 {
-        // The 0 that is added takes the sign off a product of 0: an integer has none.
+    fn add_scaled_bytes(self, totals: __m512, sums: __m512i, scales: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512.
-        unsafe {
-            _mm512_fmadd_ps(_mm512_cvtepi32_ps(self.whole(sums)), scales, _mm512_setzero_ps())
-        }
+        let sums = unsafe { _mm512_cvtepi32_ps(self.whole(sums)) };
+        self.mul_add(sums, scales, totals)
     }
 
     #[inline(always)]

@@ -68,8 +68,13 @@ pub trait Integers: Simd {
     /// Loads sixteen factors, of which none is above 127.
     fn load_byte_scales(self, bytes: &[u8; LANES]) -> Self::ByteScales;
 
-    /// `sums[o] * scales[o]` as `f32`: exact where the product is below `2^24`.
-    fn scaled_bytes(self, sums: Self::ByteSums, scales: Self::ByteScales) -> Self::F32x16;
+    /// `totals[o] + sums[o] * scales[o]`, rounded once; products must be below `2^24`.
+    fn add_scaled_bytes(
+        self,
+        totals: Self::F32x16,
+        sums: Self::ByteSums,
+        scales: Self::ByteScales,
+    ) -> Self::F32x16;
 
     /// Sums that start with `start`.
     fn start_words(self, start: i32) -> Self::WordSums;

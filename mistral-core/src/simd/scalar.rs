@@ -192,8 +192,13 @@ impl Integers for Scalar {
     }
 
     #[inline(always)]
-    fn scaled_bytes(self, sums: [i32; LANES], scales: [i32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|o| (sums[o] * scales[o]) as f32)
+    fn add_scaled_bytes(
+        self,
+        totals: [f32; LANES],
+        sums: [i32; LANES],
+        scales: [i32; LANES],
+    ) -> [f32; LANES] {
+        std::array::from_fn(|o| totals[o] + (sums[o] * scales[o]) as f32)
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! Inputs as kernels read them: those of some rows side by side, rounded where weights are integers.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use ndarray::ArrayView2;
@@ -9,9 +10,9 @@ use super::pairs::PairInputs;
 use super::rows::{even_share, is_wide, row_group, with_rows};
 use crate::element::Factor;
 use crate::ops::row;
-use crate::quant::kernel::{MAX_STEPS, MOST_TOGETHER, Tile, rounded_together, steps};
-use crate::quant::round_into;
+use crate::quant::kernel::{MAX_BLOCK, MAX_GROUPS, Tile, groups, has_factors, steps};
 use crate::quant::width::Width;
+use crate::quant::{Block, round_into};
 use crate::simd::{Integers, Kernel, Level, Simd};
 use crate::threads;
 
@@ -24,89 +25,114 @@ pub(super) const DIRECT_ROWS: usize = 8;
 /// How many of them pass over a tile together where registers are few.
 const DIRECT_GROUP: usize = 4;
 
+/// How many of more rows pass over a tile together where registers are many and groups have factors
+/// of their own: beside the sums of a group, those of the block stay in registers.
+const FACTOR_GROUP: usize = 6;
+
 /// Memory for the inputs of [`matmul_with`](crate::ops::matmul_with) as kernels read them: kept by
 /// the caller, so that a step of decoding allocates nothing.
 ///
 /// For weights that are floats the inputs of several rows are brought together, as they are. For
-/// weights that are integers an input is rounded to 8 or 16 bits, with a scale for each row and 32
-/// inputs, or 256 for `w8a8`: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`. For
-/// `bf16xbf16` it is rounded to bf16.
+/// weights that are integers an input is rounded to 8 or 16 bits, with a scale for each row and
+/// block of weights: `x ≈ scale * integer`, `scale = max|x| / 127` or `/ 32767`. For `bf16xbf16` it
+/// is rounded to bf16.
 ///
-/// Cost: `tokens * in * 4` bytes for weights that are floats, from 60 tokens on, about
-/// `tokens * in * 2.5` for 8-bit weights and half of it for 4-bit weights, and for `w8a8` with
-/// VNNI. For `bf16xbf16` as for floats and as much again, for any number of tokens; half of both
+/// Cost: `tokens * in * 4` bytes for weights that are floats, from 60 tokens on, at most
+/// `tokens * in * 2.3` for 8-bit weights and 1.3 for 4-bit weights, and for `w8a8` with VNNI. For `bf16xbf16` as for floats and as much again, for any number of tokens; half of both
 /// where the CPU multiplies pairs.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {
-    /// `[chunk][group][row group][step][row]`
+    /// `[chunk][block][row group][group][step][row]`
     steps: Vec<[u8; 4]>,
-    /// `[chunk][group][row]`
-    groups: Vec<Group>,
+    /// `[chunk][block][row group][group][row]`, of formats with an offset: `-offset * Σ integers`, as
+    /// [`Width::start`] takes it.
+    starts: Vec<i32>,
+    /// `[chunk][block][row group][step][row]`, of formats with minima: [`Tile::input_sums`].
+    sums: Vec<[u8; 4]>,
+    /// `[chunk][block][row]`: `x ≈ scale * integer`.
+    scales: Vec<f32>,
     /// `[chunk][block of k][row group][k][row]`
     floats: Vec<f32>,
     pub(super) pairs: PairInputs,
 }
 
-/// The inputs of one row and group, besides their integers.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Group {
-    /// `x ≈ scale * integer`
-    pub(super) scale: f32,
-    /// `scale * Σ integers`, for weights with a minimum.
-    pub(super) sum: f32,
-    /// `-offset * Σ integers`, as [`Width::start`] takes it.
-    pub(super) start: i32,
-}
-
-/// The rounded inputs of some rows, for one group of weights.
+/// The rounded inputs of some rows, for one block of weights.
 #[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
-    pub(super) steps: &'a [[u8; 4]],
-    pub(super) groups: &'a [Group],
+pub(super) struct BlockInputs<'a> {
+    steps: &'a [[u8; 4]],
+    starts: &'a [i32],
+    sums: &'a [[u8; 4]],
+    scales: &'a [f32],
 }
 
-/// The rounded inputs of `R` rows that pass over a group of weights together.
+/// Those of `R` rows that pass over the block together.
 #[derive(Clone, Copy)]
 pub(super) struct RowGroup<'a, const R: usize> {
     pub(super) steps: &'a [[[u8; 4]; R]],
-    pub(super) groups: &'a [Group; R],
+    /// What the sums of each group start with, of formats with an offset.
+    pub(super) starts: &'a [[i32; R]],
+    /// What the minima are multiplied with, of formats that have some.
+    pub(super) sums: &'a [[[u8; 4]; R]],
+    pub(super) scales: &'a [f32; R],
 }
 
-impl<'a> Inputs<'a> {
+impl<'a> BlockInputs<'a> {
     /// Takes those of the next `R` rows, which are one row group.
     #[inline(always)]
-    pub(super) fn take<const R: usize>(&mut self, steps: usize) -> Option<RowGroup<'a, R>> {
-        let (groups, those);
-        (groups, self.groups) = self.groups.split_first_chunk()?;
-        (those, self.steps) = self.steps.split_at_checked(R * steps)?;
-        Some(RowGroup { steps: those.as_chunks().0, groups })
+    pub(super) fn take<T: Tile, const R: usize>(&mut self) -> Option<RowGroup<'a, R>> {
+        let (steps, starts, sums, scales);
+        (steps, self.steps) =
+            self.steps.split_at_checked(R * groups::<T>() * self::steps::<T>())?;
+        (starts, self.starts) = self.starts.split_at_checked(R * starts_of_block::<T>())?;
+        (sums, self.sums) = self.sums.split_at_checked(R * T::MINIMA)?;
+        (scales, self.scales) = self.scales.split_first_chunk()?;
+        Some(RowGroup {
+            steps: steps.as_chunks().0,
+            starts: starts.as_chunks().0,
+            sums: sums.as_chunks().0,
+            scales,
+        })
     }
+}
+
+/// How many starts a row has for a block of weights.
+const fn starts_of_block<T: Tile>() -> usize {
+    if T::OFFSET == 0 { 0 } else { groups::<T>() }
 }
 
 impl Activations {
     /// Rounds `x` for weights in tiles `T`, on several threads where it pays.
     pub(super) fn round<T: Tile>(&mut self, level: Level, x: ArrayView2<'_, f32>) {
         let (rows, cols) = x.dim();
-        let n = rows * (cols / T::GROUP);
+        let n = rows * (cols / T::Block::WEIGHTS);
         // What is there already is written over.
-        self.groups.resize(n, Group::default());
-        self.steps.resize(n * steps::<T>(), [0; 4]);
-        round_rows::<T>(level, x, 0..rows, &mut self.steps, &mut self.groups);
+        self.steps.resize(n * groups::<T>() * steps::<T>(), [0; 4]);
+        self.starts.resize(n * starts_of_block::<T>(), 0);
+        self.sums.resize(n * T::MINIMA, [0; 4]);
+        self.scales.resize(n, 0.0);
+        let Self { steps, starts, sums, scales, .. } = self;
+        round_rows::<T>(level, x, 0..rows, Rounded { steps, starts, sums, scales });
     }
 
-    /// The inputs of a chunk of rows for one group of weights.
+    /// The inputs of a chunk of rows for one block of weights.
     #[inline(always)]
-    pub(super) fn group<T: Tile>(
+    pub(super) fn block<T: Tile>(
         &self,
         chunk: &Range<usize>,
         cols: usize,
-        group: usize,
-    ) -> Inputs<'_> {
-        let before = chunk.start * (cols / T::GROUP) + group * chunk.len();
-        let steps = steps::<T>();
-        Inputs {
-            steps: &self.steps[before * steps..][..chunk.len() * steps],
-            groups: &self.groups[before..][..chunk.len()],
+        block: usize,
+    ) -> BlockInputs<'_> {
+        let before = chunk.start * (cols / T::Block::WEIGHTS) + block * chunk.len();
+        #[inline(always)]
+        fn part<E>(all: &[E], before: usize, rows: usize, each: usize) -> &[E] {
+            &all[before * each..][..rows * each]
+        }
+        let rows = chunk.len();
+        BlockInputs {
+            steps: part(&self.steps, before, rows, groups::<T>() * steps::<T>()),
+            starts: part(&self.starts, before, rows, starts_of_block::<T>()),
+            sums: part(&self.sums, before, rows, T::MINIMA),
+            scales: part(&self.scales, before, rows, 1),
         }
     }
 }
@@ -173,7 +199,7 @@ impl Kernel for PackChunk<'_> {
                 (group, packed) = packed.split_at_mut(n * block.len());
                 let rows =
                     Rows { x: &self.x, first: self.rows.start + first, block: block.clone() };
-                with_rows!(S, n, R => rows.pack::<R>(group));
+                with_rows!(is_wide::<S>(), n, R => rows.pack::<R>(group));
                 first += n;
             }
         }
@@ -199,49 +225,69 @@ impl Rows<'_, '_> {
     }
 }
 
-/// How many of `left` rows meet weights of integers together next, where there are `rows` in all.
+/// Two words as levels take them.
 #[inline(always)]
-pub(super) fn integer_row_group<S: Simd>(simd: S, rows: usize, left: usize) -> usize {
-    if S::SUMS > 1 && !is_wide::<S>() && rows <= DIRECT_ROWS {
-        even_share(left, DIRECT_GROUP)
-    } else {
-        row_group(simd, left)
+fn word_pair(first: i16, second: i16) -> [u8; 4] {
+    (i32::from(first) & 0xffff | i32::from(second) << 16).to_le_bytes()
+}
+
+/// How many of `left` rows meet weights in tiles `T` together next, where there are `rows` in all.
+#[inline(always)]
+pub(super) fn integer_row_group<S: Simd, T: Tile>(simd: S, rows: usize, left: usize) -> usize {
+    let direct = rows <= DIRECT_ROWS;
+    match is_wide::<S>() {
+        true if !direct && has_factors::<T>() => even_share(left, FACTOR_GROUP),
+        false if direct && S::SUMS > 1 => even_share(left, DIRECT_GROUP),
+        _ => row_group(simd, left),
+    }
+}
+
+/// What rounding the inputs of some rows gives: parts of what [`Activations`] hold.
+struct Rounded<'a> {
+    steps: &'a mut [[u8; 4]],
+    starts: &'a mut [i32],
+    sums: &'a mut [[u8; 4]],
+    scales: &'a mut [f32],
+}
+
+impl Rounded<'_> {
+    /// The first `share` of `of` equal parts, and the rest.
+    fn split(self, share: usize, of: usize) -> (Self, Self) {
+        fn split<E>(all: &mut [E], share: usize, of: usize) -> (&mut [E], &mut [E]) {
+            all.split_at_mut(all.len() / of * share)
+        }
+        let (steps, later_steps) = split(self.steps, share, of);
+        let (starts, later_starts) = split(self.starts, share, of);
+        let (sums, later_sums) = split(self.sums, share, of);
+        let (scales, later_scales) = split(self.scales, share, of);
+        let later = Self {
+            steps: later_steps,
+            starts: later_starts,
+            sums: later_sums,
+            scales: later_scales,
+        };
+        (Self { steps, starts, sums, scales }, later)
     }
 }
 
 /// Splits the rows between threads at the borders of chunks.
-fn round_rows<T: Tile>(
-    level: Level,
-    x: ArrayView2<'_, f32>,
-    rows: Range<usize>,
-    steps: &mut [[u8; 4]],
-    groups: &mut [Group],
-) {
+fn round_rows<T: Tile>(level: Level, x: ArrayView2<'_, f32>, rows: Range<usize>, to: Rounded<'_>) {
     if rows.len() <= CHUNK {
-        return level.dispatch(RoundChunk::<T> {
-            x,
-            rows,
-            steps,
-            groups,
-            tile: Default::default(),
-        });
+        return level.dispatch(RoundChunk::<T> { x, rows, to, tile: PhantomData });
     }
     let middle = rows.start + (rows.len() / 2).next_multiple_of(CHUNK);
-    let share = (middle - rows.start) * (groups.len() / rows.len());
-    let (left, right) = groups.split_at_mut(share);
-    let (left_steps, right_steps) = steps.split_at_mut(share * self::steps::<T>());
+    let (left, right) = to.split(middle - rows.start, rows.len());
     threads::join(
-        || round_rows::<T>(level, x, rows.start..middle, left_steps, left),
-        || round_rows::<T>(level, x, middle..rows.end, right_steps, right),
+        || round_rows::<T>(level, x, rows.start..middle, left),
+        || round_rows::<T>(level, x, middle..rows.end, right),
     );
 }
 
 struct RoundChunk<'a, T> {
     x: ArrayView2<'a, f32>,
     rows: Range<usize>,
-    steps: &'a mut [[u8; 4]],
-    groups: &'a mut [Group],
-    tile: std::marker::PhantomData<T>,
+    to: Rounded<'a>,
+    tile: PhantomData<T>,
 }
 
 impl<T: Tile> Kernel for RoundChunk<'_, T> {
@@ -252,7 +298,7 @@ impl<T: Tile> Kernel for RoundChunk<'_, T> {
         let n = self.rows.len();
         let mut first = 0;
         while first < n {
-            let share = integer_row_group(simd, self.x.nrows(), n - first);
+            let share = integer_row_group::<S, T>(simd, self.x.nrows(), n - first);
             for r in 0..share {
                 self.round(simd, first..first + share, r);
             }
@@ -265,27 +311,36 @@ impl<T: Tile> RoundChunk<'_, T> {
     /// Rounds row `r` of the row group `together`, both counted from the chunk's first.
     #[inline(always)]
     fn round<S: Integers>(&mut self, simd: S, together: Range<usize>, r: usize) {
-        let n = self.rows.len();
-        let per_block = rounded_together::<T>() / T::GROUP;
-        let mut integers = [0; MOST_TOGETHER];
-        let integers = &mut integers[..rounded_together::<T>()];
-        let mut packed = [[0; 4]; MAX_STEPS];
-        let packed = &mut packed[..steps::<T>()];
-        let index = self.rows.start + together.start + r;
-        for (b, block) in row(&self.x, index).chunks_exact(integers.len()).enumerate() {
-            let scale = round_into(simd, block, T::LARGEST, integers);
-            for (g, integers) in integers.chunks_exact(T::GROUP).enumerate() {
-                for (step, x) in packed.iter_mut().zip(integers.chunks_exact(T::Width::INPUTS)) {
-                    *step = T::Width::pack(x);
+        let mut integers = [0; MAX_BLOCK];
+        let integers = &mut integers[..T::Block::WEIGHTS];
+        let mut group_sums = [0; MAX_GROUPS];
+        let row = row(&self.x, self.rows.start + together.start + r);
+        for (b, block) in row.chunks_exact(integers.len()).enumerate() {
+            // In rows of a block.
+            let before = b * self.rows.len() + together.start;
+            self.to.scales[before + r] = round_into(simd, block, T::LARGEST, integers);
+            let steps = &mut self.to.steps[before * (groups::<T>() * steps::<T>())..];
+            let inputs = integers.chunks_exact(T::Width::INPUTS);
+            for (step, x) in steps.chunks_exact_mut(together.len()).zip(inputs) {
+                step[r] = T::Width::pack(x);
+            }
+            if T::OFFSET != 0 {
+                let starts = &mut self.to.starts[before * groups::<T>()..];
+                let inputs = integers.chunks_exact(T::GROUP);
+                for (start, x) in starts.chunks_exact_mut(together.len()).zip(inputs) {
+                    start[r] = T::Width::start_of(x, T::OFFSET);
                 }
-                let before = (b * per_block + g) * n + together.start;
-                let steps = &mut self.steps[before * packed.len()..];
-                for (to, step) in steps.chunks_exact_mut(together.len()).zip(&*packed) {
-                    to[r] = *step;
+            }
+            if T::MINIMA > 0 {
+                for (sum, x) in group_sums.iter_mut().zip(integers.chunks_exact(T::GROUP)) {
+                    *sum = x.iter().sum();
                 }
-                let sum = integers.iter().sum::<i32>() as f32;
-                let start = T::Width::start_of(packed, T::OFFSET);
-                self.groups[before + r] = Group { scale, sum: scale * sum, start };
+                let sums = &mut self.to.sums[before * T::MINIMA..];
+                let sums = sums.chunks_exact_mut(together.len()).take(T::MINIMA);
+                for (step, sums) in sums.enumerate() {
+                    let [first, second] = T::input_sums(&group_sums, step);
+                    sums[r] = word_pair(first, second);
+                }
             }
         }
     }

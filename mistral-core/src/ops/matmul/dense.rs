@@ -186,7 +186,7 @@ impl<F: Factor> Columns<'_, '_, '_, F> {
             let mut row = 0;
             while row < rows {
                 let n = row_group(simd, rows - row);
-                with_rows!(S, n, R => {
+                with_rows!(is_wide::<S>(), n, R => {
                     let x = job.input::<R>(row, &block);
                     let sums = tile::accumulate_ahead(simd, x, weights, tile::zeros::<S, R, P>(simd), (row == 0).then_some(AHEAD / size_of::<Lanes<F>>()));
                     add_each(simd, &mut totals[row..], sums);
@@ -293,7 +293,7 @@ fn add_block<S: Simd, W: Factor, F: Factor, const P: usize, const N: usize>(
         let n = row_group(simd, rows - first);
         let group;
         (group, x) = x.split_at(n * depth);
-        with_rows!(S, n, R => {
+        with_rows!(is_wide::<S>(), n, R => {
             let sums = tile::accumulate_packed(
                 simd,
                 group.as_chunks::<R>().0,

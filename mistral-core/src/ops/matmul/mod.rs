@@ -1,7 +1,7 @@
 //! `out = x Wᵀ`: one row or many, in any format, with the same bits.
 //!
 //! What is here: the operation, and how its outputs are split between threads. `dense.rs` has the
-//! kernel for floats, `quantised.rs` and `group.rs` the one for blocks of integers, `activations.rs`
+//! kernel for floats, `quantised.rs` and `blocks.rs` the one for blocks of integers, `activations.rs`
 //! what it needs of the inputs, `rows.rs` how many rows go together.
 //!
 //! An output is one chain of fused multiply-adds over rising inputs: for floats inside blocks of
@@ -12,8 +12,8 @@
 mod rows;
 
 mod activations;
+mod blocks;
 mod dense;
-mod group;
 mod pairs;
 mod quantised;
 
@@ -47,9 +47,8 @@ const STREAMS: usize = 4;
 /// `out[t][o] = Σ_i x[t][i] * weights[o][i]`
 ///
 /// Weights that are floats meet `x` as it is, but for `bf16xbf16`. Weights in blocks of integers meet
-/// integers: `x` is rounded with a scale for each 32 inputs, to 8 bits (relative error about 0.4 %)
-/// where weights have 4, to 16 bits (0.002 %) where they have more; for `w8a8` with a scale for each
-/// 256, to 8 bits (0.7 %).
+/// integers: `x` is rounded with a scale for each block of weights, to 8 bits for `q4_0` (relative
+/// error about 0.4 %), `q4_k` and `w8a8` (blocks of 256: 0.7 %), to 16 bits elsewhere (0.003 %).
 ///
 /// Shapes
 ///

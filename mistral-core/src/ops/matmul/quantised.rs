@@ -1,11 +1,12 @@
-//! Block-quantised weights: integer products, group by group.
+//! Block-quantised weights: integer products, block by block.
 //!
 //! Up to [`DIRECT_ROWS`] rows, codes go from the tile into registers and from there into the
-//! products of four rows at a time. With more rows a group is unpacked once into a small buffer,
-//! unless it lies in the tile as it is multiplied, and up to [`CHUNK`] rows pass over it six at a
+//! products of four rows at a time. With more rows a tile is unpacked once into a small buffer,
+//! unless codes lie in it as they are multiplied, and up to [`CHUNK`] rows pass over it six at a
 //! time, their totals beside it: everything that is written stays in the first-level cache, and what
 //! a chunk reads of its inputs in the second: it meets [`PART`] of them in all panels before the next
-//! ones. With AVX-512 eight rows go together, and twelve pass over the groups of two panels.
+//! ones. With AVX-512 eight rows go together, and twelve pass over the tiles of two panels, or six
+//! where groups have factors: the totals of a block are in registers then.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -14,11 +15,11 @@ use std::ops::Range;
 use ndarray::ArrayViewMut2;
 
 use super::activations::{Activations, CHUNK, DIRECT_ROWS, integer_row_group};
-use super::group::{Ahead, GroupScales, Unpack, add_tile, add_unpacked};
-use super::rows::{is_wide, with_direct_rows, with_rows};
+use super::blocks::{Ahead, BlockScales, add_tile, add_unpacked, unpack};
+use super::rows::{is_wide, with_few_rows, with_rows};
 use super::{Panels, load_panel, store_panel};
 use crate::quant::Block;
-use crate::quant::kernel::{MAX_STEPS, STEP, Scales, Tile, groups, steps};
+use crate::quant::kernel::{MAX_STEPS, STEP, Tile, has_factors, steps};
 use crate::quant::width::Width;
 use crate::simd::{Integers, Line, bytes_of_mut};
 
@@ -151,42 +152,35 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         for (p, bytes) in bytes.iter_mut().enumerate() {
             *bytes = panels.panel(first + p * apart);
         }
-        let mut scales = [Scales::room(simd); P];
+        let mut scales = [BlockScales::<S, T>::none(simd); P];
         let mut totals = [[simd.splat(0.0); DIRECT_ROWS]; P];
         for t in 0..panels.cols / T::Block::WEIGHTS {
-            let tiles = bytes.map(|bytes| &bytes[t * T::BYTES..][..T::BYTES]);
+            let at = t * T::BYTES;
+            let tiles = bytes.map(|bytes| &bytes[at..][..T::BYTES]);
             for (tile, scales) in tiles.iter().zip(&mut scales) {
-                T::scales(simd, tile, scales);
+                scales.read(simd, tile);
             }
-            for g in 0..groups::<T>() {
-                let group = t * groups::<T>() + g;
-                let x = panels.activations.group::<T>(&(0..rows), panels.cols, group);
-                for p in 0..P {
-                    let group_bytes = T::BYTES / groups::<T>();
-                    let ahead =
-                        Ahead { panel: bytes[p], at: t * T::BYTES + g * group_bytes + AHEAD };
-                    if !Ahead::by_step::<T>() {
-                        for line in (0..group_bytes).step_by(STEP) {
-                            simd.prefetch(ahead.panel, ahead.at + line);
+            let x = panels.activations.block::<T>(&(0..rows), panels.cols, t);
+            for p in 0..P {
+                let (tile, mut x) = (tiles[p], x);
+                let ahead = Some(Ahead { panel: bytes[p], at: at + AHEAD });
+                if ROWS > 0 {
+                    if let Some(x) = x.take::<T, ROWS>() {
+                        add_tile::<S, T, ROWS>(simd, tile, &scales[p], x, &mut totals[p], ahead);
+                    }
+                    continue;
+                }
+                let mut row = 0;
+                while row < rows {
+                    let n = integer_row_group::<S, T>(simd, rows, rows - row);
+                    let ahead = ahead.filter(|_| row == 0);
+                    let totals = &mut totals[p][row..];
+                    with_few_rows!(is_wide::<S>(), n, R => {
+                        if let Some(x) = x.take::<T, R>() {
+                            add_tile::<S, T, R>(simd, tile, &scales[p], x, totals, ahead);
                         }
-                    }
-                    let scales = GroupScales::of(simd, &scales[p], g);
-                    let (mut x, totals) = (x, &mut totals[p][..rows]);
-                    if ROWS > 0 {
-                        with_direct_rows!(S, ROWS, R => {
-                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals, ahead)
-                        });
-                        continue;
-                    }
-                    let mut row = 0;
-                    while row < rows {
-                        let n = integer_row_group(simd, rows, rows - row);
-                        let totals = &mut totals[row..];
-                        with_direct_rows!(S, n, R => {
-                            add_tile::<S, T, R>(simd, (tiles[p], g), scales, &mut x, totals, ahead)
-                        });
-                        row += n;
-                    }
+                    });
+                    row += n;
                 }
             }
         }
@@ -221,41 +215,27 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         // The number is hidden from the compiler, which would unroll the loop over the steps and
         // run out of registers.
         let steps = black_box(steps::<T>());
-        let mut scales = [Scales::room(simd); P];
-        let mut group_scales = [GroupScales::none(simd); P];
+        let mut scales = [BlockScales::<S, T>::none(simd); P];
         for t in part.clone() {
             let at = t * T::BYTES;
-            for (p, scales) in scales.iter_mut().enumerate() {
-                T::scales(simd, &panels.panel(first + p)[at..][..T::BYTES], scales);
+            let mut codes: [&[[u8; STEP]]; P] = [&[]; P];
+            for (p, unpacked) in unpacked.iter_mut().take(P).enumerate() {
+                let next = panels.panel(self.range.end.min(first + P + p + 1) - 1);
+                let tile = &panels.panel(first + p)[at..][..T::BYTES];
+                scales[p].read(simd, tile);
+                let unpacked = bytes_of_mut(unpacked).as_chunks_mut().0;
+                codes[p] = unpack::<S, T>(simd, tile, unpacked, Ahead { panel: next, at });
             }
-            for g in 0..groups::<T>() {
-                let bytes = T::BYTES / groups::<T>();
-                let mut codes: [&[[u8; STEP]]; P] = [&[]; P];
-                for (p, unpacked) in unpacked.iter_mut().take(P).enumerate() {
-                    let next = panels.panel(self.range.end.min(first + P + p + 1) - 1);
-                    for line in (0..bytes).step_by(STEP) {
-                        simd.prefetch(next, at + g * bytes + line);
+            let mut x = panels.activations.block::<T>(chunk, panels.cols, t);
+            let mut row = 0;
+            while row < chunk.len() {
+                let n = integer_row_group::<S, T>(simd, panels.rows, chunk.len() - row);
+                with_rows!(is_wide::<S>() && !has_factors::<T>(), n, R => {
+                    if let Some(x) = x.take::<T, R>() {
+                        add_unpacked::<S, T, R, P>(simd, (codes, steps), &scales, x, (&mut totals, row));
                     }
-                    let tile = &panels.panel(first + p)[at..][..T::BYTES];
-                    group_scales[p] = GroupScales::of(simd, &scales[p], g);
-                    codes[p] = if let Some(codes) = T::ready(tile, g) {
-                        &codes[..steps]
-                    } else {
-                        let unpacked = &mut bytes_of_mut(unpacked).as_chunks_mut().0[..steps];
-                        T::codes(simd, tile, g, &mut Unpack::<S, T>::new(simd, unpacked));
-                        unpacked
-                    };
-                }
-                let mut x =
-                    panels.activations.group::<T>(chunk, panels.cols, t * groups::<T>() + g);
-                let mut row = 0;
-                while row < chunk.len() {
-                    let n = integer_row_group(simd, panels.rows, chunk.len() - row);
-                    with_rows!(S, n, R => {
-                        add_unpacked::<S, T, R, P>(simd, codes, group_scales, &mut x, &mut totals, row)
-                    });
-                    row += n;
-                }
+                });
+                row += n;
             }
         }
         for (p, totals) in totals.iter().enumerate() {

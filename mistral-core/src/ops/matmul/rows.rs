@@ -47,19 +47,19 @@ pub(super) fn even_share(left: usize, most: usize) -> usize {
     }
 }
 
-/// `with_rows!(S, n, R => work)`: does `work` with the constant `R` for the `n` that [`row_group`]
-/// gave at level `S`.
+/// `with_rows!(wide, n, R => work)`: does `work` with the constant `R` for the `n` that [`row_group`]
+/// gave. `wide`: whether twelve or eight rows may go together, and not six or five.
 macro_rules! with_rows {
-    ($S:ty, $n:expr, $R:ident => $work:expr) => {
-        with_rows!($S, $n, $R => $work, [12 8], [6 5], [4 3 2])
+    ($is_wide:expr, $n:expr, $R:ident => $work:expr) => {
+        with_rows!($is_wide, $n, $R => $work, [12 8], [6 5], [4 3 2])
     };
-    ($S:ty, $n:expr, $R:ident => $work:expr, [$($wide:literal)*], [$($narrow:literal)*], [$($any:literal)*]) => {
+    ($is_wide:expr, $n:expr, $R:ident => $work:expr, [$($wide:literal)*], [$($narrow:literal)*], [$($any:literal)*]) => {
         match $n {
-            $($wide if $crate::ops::matmul::rows::is_wide::<$S>() => {
+            $($wide if $is_wide => {
                 const $R: usize = $wide;
                 $work
             })*
-            $($narrow if !$crate::ops::matmul::rows::is_wide::<$S>() => {
+            $($narrow if !$is_wide => {
                 const $R: usize = $narrow;
                 $work
             })*
@@ -76,10 +76,10 @@ macro_rules! with_rows {
 }
 pub(super) use with_rows;
 
-/// As [`with_rows`], for the numbers of rows that meet weights of integers straight from the tiles.
-macro_rules! with_direct_rows {
-    ($S:ty, $n:expr, $R:ident => $work:expr) => {
-        with_rows!($S, $n, $R => $work, [8], [], [4 3 2])
+/// As [`with_rows`], for numbers that are at most four, or eight if `wide`.
+macro_rules! with_few_rows {
+    ($is_wide:expr, $n:expr, $R:ident => $work:expr) => {
+        with_rows!($is_wide, $n, $R => $work, [8], [], [4 3 2])
     };
 }
-pub(super) use with_direct_rows;
+pub(super) use with_few_rows;

@@ -7,7 +7,7 @@
 use std::arch::aarch64::*;
 
 use super::{F32x16, Neon};
-use crate::simd::{Integers, LANES};
+use crate::simd::{Integers, LANES, Simd};
 
 /// Sixteen numbers of 16 bits, for outputs 0..8 and 8..16.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +199,7 @@ impl Integers for Neon {
     }
 
     #[inline(always)]
-    fn scaled_bytes(self, sums: [Int16x16; 2], scales: Int32x16) -> F32x16 {
+    fn add_scaled_bytes(self, totals: F32x16, sums: [Int16x16; 2], scales: Int32x16) -> F32x16 {
         let sums = whole(self, sums);
         // SAFETY: `self` proves NEON.
         let product = unsafe {
@@ -210,7 +210,7 @@ impl Integers for Neon {
                 vmulq_s32(sums.3, scales.3),
             )
         };
-        self.total_words(product)
+        self.add(totals, self.total_words(product))
     }
 
     #[inline(always)]
