@@ -109,7 +109,7 @@ pub(crate) trait Tile: Copy + Send + Sync + 'static {
 
     /// The words that meet them, of the sums of each group's inputs.
     #[inline(always)]
-    fn input_sums(sums: &[i32], step: usize) -> [i16; 2] {
+    fn input_sums(sums: &[i32], step: usize) -> [i32; 2] {
         let _ = (sums, step);
         [0; 2]
     }

@@ -168,8 +168,8 @@ impl Tile for Q4KTile {
     }
 
     #[inline(always)]
-    fn input_sums(sums: &[i32], step: usize) -> [i16; 2] {
-        [sums[2 * step] as i16, sums[2 * step + 1] as i16]
+    fn input_sums(sums: &[i32], step: usize) -> [i32; 2] {
+        [sums[2 * step], sums[2 * step + 1]]
     }
 }
 

@@ -195,9 +195,8 @@ impl Tile for Q5KTile {
     }
 
     #[inline(always)]
-    fn input_sums(sums: &[i32], step: usize) -> [i16; 2] {
-        let low = sums[step] & ((1 << LOW_BITS) - 1);
-        [(sums[step] >> LOW_BITS) as i16, low as i16]
+    fn input_sums(sums: &[i32], step: usize) -> [i32; 2] {
+        [sums[step] >> LOW_BITS, sums[step] & ((1 << LOW_BITS) - 1)]
     }
 }
 

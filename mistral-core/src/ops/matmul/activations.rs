@@ -11,7 +11,7 @@ use super::rows::{even_share, is_wide, row_group, with_rows};
 use crate::element::Factor;
 use crate::ops::row;
 use crate::quant::kernel::{MAX_BLOCK, MAX_GROUPS, Tile, groups, has_factors, steps};
-use crate::quant::width::Width;
+use crate::quant::width::{Wide, Width};
 use crate::quant::{Block, round_into};
 use crate::simd::{Integers, Kernel, Level, Simd};
 use crate::threads;
@@ -225,12 +225,6 @@ impl Rows<'_, '_> {
     }
 }
 
-/// Two words as levels take them.
-#[inline(always)]
-fn word_pair(first: i16, second: i16) -> [u8; 4] {
-    (i32::from(first) & 0xffff | i32::from(second) << 16).to_le_bytes()
-}
-
 /// How many of `left` rows meet weights in tiles `T` together next, where there are `rows` in all.
 #[inline(always)]
 pub(super) fn integer_row_group<S: Simd, T: Tile>(simd: S, rows: usize, left: usize) -> usize {
@@ -338,8 +332,7 @@ impl<T: Tile> RoundChunk<'_, T> {
                 let sums = &mut self.to.sums[before * T::MINIMA..];
                 let sums = sums.chunks_exact_mut(together.len()).take(T::MINIMA);
                 for (step, sums) in sums.enumerate() {
-                    let [first, second] = T::input_sums(&group_sums, step);
-                    sums[r] = word_pair(first, second);
+                    sums[r] = Wide::pack(&T::input_sums(&group_sums, step));
                 }
             }
         }
