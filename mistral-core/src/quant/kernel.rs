@@ -1,13 +1,16 @@
 //! What a block-quantised format gives the matmul: its tiles and the codes in them.
 //!
 //! ```text
-//! out[o] = Σ over blocks:   x_scale * scale[o] * Σ over groups: factor[o] * Σ_k (code[o][k] - offset) * x_code[k]
-//!                         - x_scale * min[o]   * Σ over groups: minimum[o] * Σ_k x_code[k]
+//! out[o] = Σ over blocks: x_scale * (scale[o] * Σ over groups: factor[o] * dot[o]
+//!                                    - min[o] * Σ over groups: minimum[o] * sum)
+//! dot[o] = Σ_k (code[o][k] - offset) * x_code[k]
+//! sum    = Σ_k x_code[k]
 //! ```
 //!
 //! Factors, and in formats with minima those, are small integers; formats whose blocks are one group
 //! have neither. The sums over `k` are exact in integers, for which the inputs of a block are rounded
-//! too: to 8 bits where codes have 4 and in `w8a8`, to 16 bits elsewhere. The sums over groups and
+//! too: to 8 bits where codes have 4 and in `w8a8`, to 16 bits elsewhere. (One scale for a whole row
+//! would lose the small inputs of rows with outliers: ten times the error.) The sums over groups and
 //! over blocks are chains of fused multiply-adds in rising order. So neither the SIMD level nor the
 //! number of rows changes a bit.
 
@@ -66,7 +69,7 @@ pub(crate) trait Tile: Copy + Send + Sync + 'static {
     type Width: Width;
     /// Bytes of a tile.
     const BYTES: usize;
-    /// Inputs that share a scale.
+    /// Inputs whose products are added in integers.
     const GROUP: usize;
     /// Largest magnitude of a rounded input.
     const LARGEST: f32 = Self::Width::LARGEST;

@@ -116,7 +116,7 @@ impl Kernel for DotOctets<'_> {
 /// Each sum times its factor, added to a total.
 struct AddScaledDot<'a>([u8; LANES], &'a [([u8; 64], [u8; 4])]);
 
-/// So large that most sums are rounded.
+/// So large that many sums are rounded.
 const TOTAL: f32 = 8_388_607.5;
 
 impl Kernel for AddScaledDot<'_> {
