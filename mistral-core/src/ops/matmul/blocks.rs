@@ -198,10 +198,11 @@ impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S
         let Some(x) = self.steps.get(step) else {
             return;
         };
-        let at = step * (Ahead::bytes::<T>() / steps::<T>());
+        let each = Ahead::bytes::<T>() / steps::<T>();
+        let at = step * each;
         if let Some(ahead) = self.ahead
             && Ahead::by_step::<T>()
-            && at.is_multiple_of(STEP)
+            && at % STEP < each
         {
             self.simd.prefetch(ahead.panel, ahead.at + at);
         }
