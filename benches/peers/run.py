@@ -22,10 +22,12 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FORMATS = ["f32", "bf16", "bf16xbf16", "w8a8", "q8_0", "q4_0", "q4_k"]
-# Formats of ours that no file has: what we make them of, and what the peers run beside them.
-MADE_OF = {"bf16xbf16": "bf16", "w8a8": "bf16"}
-BESIDE = {"bf16xbf16": "bf16", "w8a8": "q8_0"}
+FORMATS = ["f32", "bf16", "bf16xbf16", "w8a8", "q8_0", "q4_0", "q4_k", "w4a8"]
+# Formats of ours that no GGUF file has: what we round while we read, what `mistral quantize` wrote, and what the peers
+# run beside them.
+MADE_OF = {"bf16xbf16": "bf16.gguf", "w8a8": "bf16.gguf"}
+QUANTIZED = ["w4a8"]
+BESIDE = {"bf16xbf16": "bf16", "w8a8": "q8_0", "w4a8": "q4_k"}
 OURS = "mistral"
 # Of llama.cpp, the settings that make a difference.
 LLAMA = {
@@ -62,8 +64,9 @@ def bench(options, engine, format, **settings):
 
 def model(options, engine, format):
     """What an engine reads."""
-    file = (MADE_OF if engine == OURS else BESIDE).get(format, format)
-    return options.models / f"{file}.{'ct2' if engine == CTRANSLATE2 else 'gguf'}"
+    if engine == OURS:
+        return options.models / (format if format in QUANTIZED else MADE_OF.get(format, f"{format}.gguf"))
+    return options.models / f"{BESIDE.get(format, format)}.{'ct2' if engine == CTRANSLATE2 else 'gguf'}"
 
 
 def engines_for(options, format):

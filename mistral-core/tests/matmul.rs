@@ -78,7 +78,7 @@ proptest! {
         let matrix = stored(&w, format);
         let out = product(Level::detect(), &x, &matrix);
         let largest = match format {
-            WeightFormat::W8A8 | WeightFormat::Q4_0 | WeightFormat::Q4K => 127.0,
+            WeightFormat::W8A8 | WeightFormat::W4A8 | WeightFormat::Q4_0 | WeightFormat::Q4K => 127.0,
             _ => 32767.0,
         };
         let mut weight = vec![0.0; inputs];

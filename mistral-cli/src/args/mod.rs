@@ -125,11 +125,11 @@ pub(crate) struct ComputeArgs {
 pub(crate) struct OpenArgs {
     /// Round the weights to this format while they are read [default: as they are in the files]
     ///
-    /// f32, f16, bf16, bf16xbf16, q8_0, w8a8, q6_k, q5_k, q5_0, q4_k or q4_0. Below 8 bits, the
-    /// embedding and the output matrix get more: q6_k, or q8_0 beside q5_0 and q4_0. bf16xbf16 is
-    /// bf16 whose inputs are rounded to bf16 too, and w8a8 has 8 bits whose inputs are rounded to
-    /// 8: prompts are read about twice as fast as with bf16 and q8_0 where the CPU multiplies such
-    /// numbers (AVX-512 with BF16, with VNNI).
+    /// f32, f16, bf16, bf16xbf16, q8_0, w8a8, q6_k, q5_k, q5_0, q4_k, q4_0 or w4a8. Below 8 bits,
+    /// the embedding and the output matrix get more: q6_k, or q8_0 beside q5_0 and q4_0. bf16xbf16
+    /// is bf16 whose inputs are rounded to bf16 too, and w8a8 has 8 bits whose inputs are rounded
+    /// to 8: prompts are read about twice as fast as with bf16 and q8_0 where the CPU multiplies
+    /// such numbers (AVX-512 with BF16, with VNNI). w4a8 has 4 bits for such CPUs.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) weights: Option<WeightFormat>,
     /// The sliding window in tokens, the current one included, or none [default: what the files say]

@@ -31,7 +31,8 @@ pub(crate) struct QuantizeArgs {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
-    /// Format of the weights: f32, f16, bf16, bf16xbf16, q8_0, w8a8, q6_k, q5_k, q5_0, q4_k or q4_0
+    /// Format of the weights: f32, f16, bf16, bf16xbf16, q8_0, w8a8, q6_k, q5_k, q5_0, q4_k, q4_0 or
+    /// w4a8
     #[arg(long, value_name = "FORMAT")]
     weights: WeightFormat,
     /// Format of the embedding [default: the same, or q6_k or q8_0 below 8 bits]

@@ -258,7 +258,9 @@ weights    prefill tok/s (min-max)   Gop/s  share   decode tok/s (min-max)    GB
     fn line(&self, limits: Limits) -> String {
         let arithmetic = match self.weights {
             WeightFormat::BF16xBF16 => limits.bf16_gflops,
-            WeightFormat::W8A8 | WeightFormat::Q4K | WeightFormat::Q4_0 => limits.int8_gops,
+            WeightFormat::W8A8 | WeightFormat::W4A8 | WeightFormat::Q4K | WeightFormat::Q4_0 => {
+                limits.int8_gops
+            }
             format if format.block() > 1 => limits.int16_gops,
             _ => limits.f32_gflops,
         };

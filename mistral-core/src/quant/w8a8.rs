@@ -4,10 +4,8 @@ use std::marker::PhantomData;
 
 use super::block::{self, Block};
 use super::kernel::{CodeSink, STEP, Scales, Tile};
-use super::width::{Octets, QUAD, Wide, Width};
+use super::octets::{OFFSET, OctetBlock, OctetWidth, WEIGHTS, position};
 use crate::simd::{Integers, LANES};
-
-const WEIGHTS: usize = 256;
 
 /// The largest weight: 127 times its rounded 127th is still finite.
 const LARGEST: f32 = 3.4e38;
@@ -67,46 +65,6 @@ impl Block for W8A8 {
     }
 }
 
-/// How levels multiply what lies in a [`W8A8Tile`].
-pub(crate) trait OctetWidth: Width {
-    /// Whether a tile holds codes as they are loaded.
-    const READY: bool;
-
-    /// Hands on the codes of four inputs for sixteen rows, in the order of [`QUAD`].
-    fn hand<S: Integers>(
-        simd: S,
-        quad: usize,
-        codes: S::Bytes,
-        sink: &mut impl CodeSink<Self::Codes<S>>,
-    );
-}
-
-/// At once, by levels with an instruction for it.
-impl OctetWidth for Octets {
-    const READY: bool = true;
-
-    #[inline(always)]
-    fn hand<S: Integers>(_: S, quad: usize, codes: S::Bytes, sink: &mut impl CodeSink<S::Bytes>) {
-        sink.take(quad, codes);
-    }
-}
-
-/// Two inputs at a time: elsewhere, where bytes by bytes take as long as words by words.
-impl OctetWidth for Wide {
-    const READY: bool = false;
-
-    #[inline(always)]
-    fn hand<S: Integers>(
-        simd: S,
-        quad: usize,
-        codes: S::Bytes,
-        sink: &mut impl CodeSink<S::Words>,
-    ) {
-        sink.take(2 * quad, simd.even_bytes(codes));
-        sink.take(2 * quad + 1, simd.odd_bytes(codes));
-    }
-}
-
 /// Sixteen rows by 256 inputs: the codes with 128 added, four inputs at a time, then the scales.
 ///
 /// ```text
@@ -119,12 +77,8 @@ pub(crate) struct W8A8Tile<W>(PhantomData<W>);
 
 const SCALES: usize = WEIGHTS * LANES;
 
-/// What is added to a code so that it has no sign.
-const OFFSET: u8 = 128;
-
-/// Where the code of input `k` of row `lane` stands.
-const fn position(lane: usize, k: usize) -> usize {
-    k / 4 * STEP + lane * 4 + QUAD[k % 4]
+impl OctetBlock for W8A8 {
+    type Tile<W: OctetWidth> = W8A8Tile<W>;
 }
 
 impl<W: OctetWidth> Tile for W8A8Tile<W> {

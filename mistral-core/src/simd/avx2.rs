@@ -224,6 +224,29 @@ impl Integers for Avx2 {
     }
 
     #[inline(always)]
+    fn spread_bytes(self, bytes: &[u8; LANES]) -> Int8x64 {
+        // SAFETY: `self` proves AVX2; there are sixteen bytes.
+        unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            let lowest = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+            let spread = |eight| {
+                let lowest = _mm256_broadcastsi128_si256(lowest);
+                _mm256_shuffle_epi8(_mm256_cvtepu8_epi32(eight), lowest)
+            };
+            Int8x64(spread(bytes), spread(_mm_srli_si128::<8>(bytes)))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_bytes(self, codes: Int8x64, factors: Int8x64, addends: Int8x64) -> Int8x64 {
+        // There is no product of bytes: a pair of them times one factor carries nothing over.
+        halves!(Int8x64, |codes, factors, addends| {
+            let factors = _mm256_and_si256(factors, _mm256_set1_epi16(0xff));
+            _mm256_add_epi8(_mm256_mullo_epi16(codes, factors), addends)
+        })
+    }
+
+    #[inline(always)]
     fn load_words(self, words: &[u8; 64]) -> Int16x32 {
         let (a, b) = load(self, words);
         Int16x32(a, b)

@@ -275,6 +275,26 @@ impl<const VNNI: bool, const BF16: bool> Integers for Avx512<VNNI, BF16> {
     }
 
     #[inline(always)]
+    fn spread_bytes(self, bytes: &[u8; LANES]) -> __m512i {
+        // SAFETY: `self` proves AVX-512; there are sixteen bytes.
+        unsafe {
+            let each = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+            let lowest = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+            _mm512_shuffle_epi8(each, _mm512_broadcast_i32x4(lowest))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_bytes(self, codes: __m512i, factors: __m512i, addends: __m512i) -> __m512i {
+        // There is no product of bytes: a pair of them times one factor carries nothing over.
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let factors = _mm512_and_si512(factors, _mm512_set1_epi16(0xff));
+            _mm512_add_epi8(_mm512_mullo_epi16(codes, factors), addends)
+        }
+    }
+
+    #[inline(always)]
     fn load_words(self, words: &[u8; 64]) -> __m512i {
         self.load_bytes(words)
     }

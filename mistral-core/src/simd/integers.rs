@@ -38,6 +38,17 @@ pub trait Integers: Simd {
     /// `low | high << SHIFT` of each byte, of which no bit may be lost.
     fn join_fields<const SHIFT: i32>(self, low: Self::Bytes, high: Self::Bytes) -> Self::Bytes;
 
+    /// Each of sixteen bytes four times, one after the other.
+    fn spread_bytes(self, bytes: &[u8; LANES]) -> Self::Bytes;
+
+    /// `codes * factors + addends` of each byte, modulo 256; products must be below 256.
+    fn scale_bytes(
+        self,
+        codes: Self::Bytes,
+        factors: Self::Bytes,
+        addends: Self::Bytes,
+    ) -> Self::Bytes;
+
     /// Loads 32 little-endian numbers of 16 bits.
     fn load_words(self, words: &[u8; 64]) -> Self::Words;
 

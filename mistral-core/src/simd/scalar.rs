@@ -140,6 +140,16 @@ impl Integers for Scalar {
     }
 
     #[inline(always)]
+    fn spread_bytes(self, bytes: &[u8; LANES]) -> [u8; 64] {
+        std::array::from_fn(|i| bytes[i / 4])
+    }
+
+    #[inline(always)]
+    fn scale_bytes(self, codes: [u8; 64], factors: [u8; 64], addends: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| codes[i].wrapping_mul(factors[i]).wrapping_add(addends[i]))
+    }
+
+    #[inline(always)]
     fn load_words(self, words: &[u8; 64]) -> [i16; 32] {
         std::array::from_fn(|i| i16::from_le_bytes([words[2 * i], words[2 * i + 1]]))
     }

@@ -12,7 +12,7 @@ mod properties;
 /// Runs `$body` with `$format` as each block type.
 macro_rules! for_each_format {
     ($format:ident => $body:expr) => {{
-        for_each_format!(@ $format, $body, Q8_0, Q4_0, Q5_0, Q4K, Q5K, Q6K, W8A8)
+        for_each_format!(@ $format, $body, Q8_0, Q4_0, Q5_0, Q4K, Q5K, Q6K, W8A8, W4A8)
     }};
     (@ $format:ident, $body:expr, $($block:ident),*) => {{
         $({ type $format = $block; $body })*

@@ -1,6 +1,6 @@
 //! What holds for any weights and any bytes.
 
-use mistral_core::quant::{Block, Q4_0, Q4K, Q5_0, Q5K, Q6K, Q8_0, W8A8};
+use mistral_core::quant::{Block, Q4_0, Q4K, Q5_0, Q5K, Q6K, Q8_0, W4A8, W8A8};
 use proptest::prelude::*;
 
 use crate::{for_each_format, restored, squared_error};
@@ -49,6 +49,7 @@ proptest! {
         let rms = |restored: &[f32]| (squared_error(&weights, restored) / 256.0).sqrt() as f32;
         let (range, largest) = (end(1.0) + end(-1.0), end(1.0).max(end(-1.0)));
         let bounds = [
+            (rms(&restored::<W4A8>(&weights)), range / 15.0),
             (rms(&restored::<Q4K>(&weights)), range / 15.0),
             (rms(&restored::<Q5K>(&weights)), range / 31.0),
             (rms(&restored::<Q6K>(&weights)), largest / 31.0),

@@ -14,7 +14,7 @@ use crate::config::Config;
 /// | format | embedding and output |
 /// |---|---|
 /// | `f32`, `f16`, `bf16`, `bf16xbf16`, `q8_0`, `w8a8` | the same |
-/// | `q6_k`, `q5_k`, `q4_k` | `q6_k` |
+/// | `q6_k`, `q5_k`, `q4_k`, `w4a8` | `q6_k` |
 /// | `q5_0`, `q4_0` | `q8_0` |
 ///
 /// ```
@@ -59,7 +59,9 @@ impl From<DType> for WeightFormats {
 impl From<WeightFormat> for WeightFormats {
     fn from(projections: WeightFormat) -> Self {
         let others = match projections {
-            WeightFormat::Q6K | WeightFormat::Q5K | WeightFormat::Q4K => WeightFormat::Q6K,
+            WeightFormat::Q6K | WeightFormat::Q5K | WeightFormat::Q4K | WeightFormat::W4A8 => {
+                WeightFormat::Q6K
+            }
             WeightFormat::Q5_0 | WeightFormat::Q4_0 => WeightFormat::Q8_0,
             same => same,
         };

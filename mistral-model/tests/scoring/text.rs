@@ -191,6 +191,7 @@ fn fewer_bits_a_weight_cost_next_to_nothing_on_unseen_text() {
         (WeightFormat::Q6K, 1.002),
         (WeightFormat::Q5K, 1.005),
         (WeightFormat::Q4K, 1.01),
+        (WeightFormat::W4A8, 1.01),
         (WeightFormat::Q4_0, 1.02),
     ] {
         let share = bits(format) / full;

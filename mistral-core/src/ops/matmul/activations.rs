@@ -38,8 +38,9 @@ const FACTOR_GROUP: usize = 6;
 /// is rounded to bf16.
 ///
 /// Cost: `tokens * in * 4` bytes for weights that are floats, from 60 tokens on, at most
-/// `tokens * in * 2.3` for 8-bit weights and 1.3 for 4-bit weights, and for `w8a8` with VNNI. For `bf16xbf16` as for floats and as much again, for any number of tokens; half of both
-/// where the CPU multiplies pairs.
+/// `tokens * in * 2.3` for 8-bit weights and 1.3 for 4-bit weights; for `w8a8` and `w4a8` the latter
+/// with VNNI, the former without. For `bf16xbf16` as for floats and as much again, for any number of
+/// tokens; half of both where the CPU multiplies pairs.
 #[derive(Debug, Clone, Default)]
 pub struct Activations {
     /// `[chunk][block][row group][group][step][row]`

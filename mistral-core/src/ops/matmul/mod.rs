@@ -32,7 +32,7 @@ use crate::element::{Element, Factor};
 use crate::error::OpError;
 use crate::format::FormatVisitor;
 use crate::matrix::Matrix;
-use crate::quant::W8A8Tile;
+use crate::quant::OctetBlock;
 use crate::quant::kernel::Tile;
 use crate::quant::width::{Octets, Wide};
 use crate::simd::{Integers, Kernel, LANES, Level, Simd, lanes_of};
@@ -48,7 +48,8 @@ const STREAMS: usize = 4;
 ///
 /// Weights that are floats meet `x` as it is, but for `bf16xbf16`. Weights in blocks of integers meet
 /// integers: `x` is rounded with a scale for each block of weights, to 8 bits for `q4_0` (relative
-/// error about 0.4 %), `q4_k` and `w8a8` (blocks of 256: 0.7 %), to 16 bits elsewhere (0.003 %).
+/// error about 0.4 %), `q4_k`, `w8a8` and `w4a8` (blocks of 256: 0.7 %), to 16 bits elsewhere
+/// (0.003 %).
 ///
 /// Shapes
 ///
@@ -200,11 +201,11 @@ impl FormatVisitor for Matmul<'_, '_> {
         compute(self.level, &panels, self.out);
     }
 
-    fn octets(self) {
+    fn octets<B: OctetBlock>(self) {
         if self.level.has_octets() {
-            self.quantised::<W8A8Tile<Octets>>();
+            self.quantised::<B::Tile<Octets>>();
         } else {
-            self.quantised::<W8A8Tile<Wide>>();
+            self.quantised::<B::Tile<Wide>>();
         }
     }
 }

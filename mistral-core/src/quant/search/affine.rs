@@ -131,19 +131,19 @@ impl Candidate {
 }
 
 /// The groups of a block, each in two lanes: `g` and `g + 8`. So two grids are tried at once.
-struct Groups<S> {
-    columns: Columns<S, GROUP>,
+pub(super) struct Groups<S> {
+    pub(super) columns: Columns<S, GROUP>,
     /// The largest code.
     top: f32,
     /// Smallest weight of each group, or 0, largest weight, and sum.
     low: [f32; GROUPS],
     high: [f32; GROUPS],
-    sum: [f32; GROUPS],
+    pub(super) sum: [f32; GROUPS],
 }
 
 impl<S: Simd> Groups<S> {
     #[inline(always)]
-    fn new(simd: S, weights: &[f32; GROUPS * GROUP], top: f32) -> Self {
+    pub(super) fn new(simd: S, weights: &[f32; GROUPS * GROUP], top: f32) -> Self {
         let mut groups = Self {
             columns: Columns::new(simd, weights, [0.0, top]),
             top,
@@ -163,7 +163,7 @@ impl<S: Simd> Groups<S> {
 
     /// The best grid of each group alone.
     #[inline(always)]
-    fn free_grids(&self) -> Grids {
+    pub(super) fn free_grids(&self) -> Grids {
         let mut free = Free { grids: Grids::default(), gains: [f32::NEG_INFINITY; GROUPS] };
         for lower in ENDS {
             for uppers in ENDS.as_chunks::<2>().0 {

@@ -17,7 +17,9 @@
 
 mod affine;
 mod columns;
+mod octet;
 mod symmetric;
 
 pub(super) use affine::affine_block;
+pub(super) use octet::octet_block;
 pub(super) use symmetric::symmetric_block;

@@ -124,6 +124,31 @@ impl Integers for Neon {
     }
 
     #[inline(always)]
+    fn spread_bytes(self, bytes: &[u8; LANES]) -> uint8x16x4_t {
+        // SAFETY: `self` proves NEON; there are sixteen bytes.
+        let bytes = unsafe { vld1q_u8(bytes.as_ptr()) };
+        uint8x16x4_t(bytes, bytes, bytes, bytes)
+    }
+
+    #[inline(always)]
+    fn scale_bytes(
+        self,
+        codes: uint8x16x4_t,
+        factors: uint8x16x4_t,
+        addends: uint8x16x4_t,
+    ) -> uint8x16x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            uint8x16x4_t(
+                vmlaq_u8(addends.0, codes.0, factors.0),
+                vmlaq_u8(addends.1, codes.1, factors.1),
+                vmlaq_u8(addends.2, codes.2, factors.2),
+                vmlaq_u8(addends.3, codes.3, factors.3),
+            )
+        }
+    }
+
+    #[inline(always)]
     fn load_words(self, words: &[u8; 64]) -> [Int16x16; 2] {
         let p: *const i16 = words.as_ptr().cast();
         // SAFETY: `self` proves NEON; there are 64 bytes, and NEON loads need no alignment.

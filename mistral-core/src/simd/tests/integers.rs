@@ -21,6 +21,9 @@ impl Kernel for Reshape<'_> {
     fn run<S: Integers>(self, simd: S) -> Self::Output {
         let (a, b) = (simd.load_bytes(self.0), simd.load_bytes(self.1));
         let low = simd.field::<0, 15>(a);
+        // Up to 16: products are below 256.
+        let factors = self.1.first_chunk().unwrap().map(|byte: u8| byte % 17);
+        let factors = simd.spread_bytes(&factors);
         let signed: &[u8; 32] = self.0.first_chunk().unwrap();
         let of_bytes = |codes| {
             let mut out = [0; 64];
@@ -46,6 +49,8 @@ impl Kernel for Reshape<'_> {
             ("join 4 and 4", of_bytes(simd.join_fields::<4>(low, simd.field::<0, 15>(b)))),
             ("join 4 and 2", of_bytes(simd.join_fields::<4>(low, simd.field::<6, 3>(b)))),
             ("join 4 and the top bit", of_bytes(simd.join_fields::<7>(low, simd.field::<7, 1>(b)))),
+            ("spread_bytes", of_bytes(simd.spread_bytes(self.1.first_chunk().unwrap()))),
+            ("scale_bytes", of_bytes(simd.scale_bytes(low, factors, b))),
             ("load_words", of_words(simd.load_words(self.0))),
             ("widen_signed", of_words(simd.widen_signed(signed))),
             ("even_bytes", of_words(simd.even_bytes(a))),
