@@ -16,8 +16,12 @@
 //! The package's own code is what several of them measure with.
 
 use std::error::Error;
+use std::sync::Arc;
 
-use mistral_model::{Checkpoint, ModelError, OpenOptions, Session, Tokenizer, Transformer, Window};
+use mistral_model::{
+    Adapter, Checkpoint, ModelError, OpenOptions, Session, SessionOptions, Tokenizer, Transformer,
+    Window,
+};
 
 /// The code in the repository's front page compiles and runs.
 #[cfg(doctest)]
@@ -26,6 +30,11 @@ pub struct FrontPage;
 
 /// A small Mistral, trained on texts of 512 tokens with a window of 128.
 pub const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../mistral-cli/demo/model");
+
+/// An adapter with which it lays most of its attention on the first token, as models do that were
+/// trained on whole texts.
+pub const SINK_ADAPTER: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../mistral-cli/demo/sink-adapter");
 
 /// `<s>`, with which its texts begin.
 pub const BOS: u32 = 1;
@@ -51,6 +60,23 @@ pub fn unseen_text(tokens: usize) -> Result<(Vec<u32>, usize), Box<dyn Error>> {
 /// The demo's files are not where they should be.
 pub fn with_window(folder: &str, window: Window) -> Result<Transformer, Box<dyn Error>> {
     Ok(Checkpoint::open_with(folder, OpenOptions::new().window(window))?.load()?)
+}
+
+/// A session, with an adapter or without.
+///
+/// # Errors
+///
+/// As [`Session::new`] and [`Session::with_adapter`].
+pub fn session<'m>(
+    model: &'m Transformer,
+    options: SessionOptions,
+    adapter: Option<&Arc<Adapter>>,
+) -> Result<Session<&'m Transformer>, Box<dyn Error>> {
+    let session = Session::new(model, options)?;
+    Ok(match adapter {
+        Some(adapter) => session.with_adapter(Arc::clone(adapter))?,
+        None => session,
+    })
 }
 
 /// Bits that the model needs for each token that has one before it: `-log2 p(token)`.
