@@ -29,6 +29,9 @@ const PANELS: usize = BLOCK / PANEL;
 /// would otherwise all fall into the same cache set.
 const WIDE_ROWS: usize = BLOCK + 1;
 
+/// Rows of gathered values, likewise: whole panels.
+const GATHERED_ROWS: usize = BLOCK + PANEL;
+
 /// Bytes of the next block that are asked for before it is begun: the kernel asks for the others
 /// itself.
 const FIRST_BYTES: usize = 4096;
@@ -36,6 +39,11 @@ const FIRST_BYTES: usize = 4096;
 /// Bytes of a widened panel of values.
 fn wide_value_bytes(head_dim: usize) -> usize {
     head_dim.div_ceil(LANES) * WIDE_ROWS * LANES * size_of::<f32>()
+}
+
+/// Bytes of the gathered values of a block.
+fn gathered_value_bytes<E: KvElement>(head_dim: usize) -> usize {
+    GATHERED_ROWS / PANEL * E::value_panel_bytes(head_dim)
 }
 
 /// Bytes in a cache line.
@@ -133,7 +141,7 @@ impl BlockMemory {
     /// Makes room for all that blocks of such heads may need; what was there may remain.
     pub(super) fn reserve<E: KvElement>(&mut self, head_dim: usize, wide: bool) {
         self.gathered_keys.reserve(PANELS * E::key_panel_bytes(head_dim));
-        self.gathered_values.reserve(PANELS * E::value_panel_bytes(head_dim));
+        self.gathered_values.reserve(gathered_value_bytes::<E>(head_dim));
         if wide {
             self.wide_keys.reserve(PANELS * E::Wide::key_panel_bytes(head_dim));
             self.wide_values.reserve(wide_value_bytes(head_dim));
@@ -144,12 +152,13 @@ impl BlockMemory {
     /// are stored.
     pub(super) fn direct<'m, 'v: 'm, E: KvElement>(
         &'m mut self,
+        level: Level,
         head: &HeadView<'v, E>,
         head_dim: usize,
         index: usize,
         rows: &Range<usize>,
     ) -> Block<'m> {
-        let (key, value) = (E::key_panel_bytes(head_dim), E::value_panel_bytes(head_dim));
+        let (key, value) = (E::key_panel_bytes(head_dim), gathered_value_bytes::<E>(head_dim));
         let mut block = Block {
             keys: [&[]; PANELS],
             values: [(ValueRows::default(), 0); PANELS],
@@ -178,10 +187,11 @@ impl BlockMemory {
             *panel = head.panels(&at(&seen));
             if panel.is_none() {
                 self.gathered_keys.reserve(PANELS * key);
-                self.gathered_values.reserve(PANELS * value);
+                self.gathered_values.reserve(value);
                 let keys = &mut self.gathered_keys.bytes_mut()[p * key..][..key];
-                let values = &mut self.gathered_values.bytes_mut()[..PANELS * value];
-                head.gather(at(&seen), keys, values);
+                let bytes = &mut self.gathered_values.bytes_mut()[..value];
+                let values = ValueRowsMut { bytes, rows: GATHERED_ROWS };
+                head.gather(level, at(&seen), keys, values);
             }
         }
         let memory = &*self;
@@ -192,9 +202,9 @@ impl BlockMemory {
             (block.keys[p], block.values[p]) = match panel {
                 Some(panel) => (panel.keys, (panel.values, panel.first)),
                 None => {
-                    let bytes = &memory.gathered_values.bytes()[..PANELS * value];
+                    let bytes = &memory.gathered_values.bytes()[..value];
                     let keys = &memory.gathered_keys.bytes()[p * key..][..key];
-                    (keys, (ValueRows { bytes, rows: BLOCK }, p * PANEL))
+                    (keys, (ValueRows { bytes, rows: GATHERED_ROWS }, p * PANEL))
                 }
             };
         }
@@ -217,7 +227,7 @@ impl BlockMemory {
         let mut wide_values = std::mem::take(&mut self.wide_values);
         wide_keys.reserve(PANELS * key);
         wide_values.reserve(value);
-        let block = self.direct(head, head_dim, index, rows);
+        let block = self.direct(level, head, head_dim, index, rows);
         let keys = &mut wide_keys.bytes_mut()[..PANELS * key];
         let values = &mut wide_values.bytes_mut()[..value];
         widen(level, E::FORMAT, block, (keys, values), rows);

@@ -155,7 +155,7 @@ impl<E: KvElement> Tile<'_, '_, '_, '_, E> {
             let mut block = if wide {
                 memory.wide(self.job.level, &head, head_dim, index, &rows)
             } else {
-                memory.direct(&head, head_dim, index, &rows)
+                memory.direct(self.job.level, &head, head_dim, index, &rows)
             };
             if !wide && number + 1 < last {
                 let (part, index) = self.block(number + 1);

@@ -21,7 +21,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use super::KvFormat;
-use crate::simd::{Integers, LANES};
+use crate::simd::{Integers, LANES, Level};
 use crate::tile::Sums;
 
 /// Positions in a panel.
@@ -90,6 +90,10 @@ pub trait KvElement:
     /// Puts a key that lies in one row into a lane, as it is.
     #[doc(hidden)]
     fn place_key(panel: &mut [u8], lane: usize, row: &[Self]);
+
+    /// Puts sixteen keys, each of which lies in one row, into a panel, as they are.
+    #[doc(hidden)]
+    fn place_keys(level: Level, panel: &mut [u8], rows: [&[Self]; PANEL]);
 
     /// Puts a value that lies in one piece into a row, as it is.
     #[doc(hidden)]

@@ -8,7 +8,9 @@ use super::element::{
 };
 use super::{KvFormat, PANEL};
 use crate::element::{DType, Element};
-use crate::simd::{Integers, LANES, Lanes, lanes_of, lanes_of_mut};
+use crate::simd::{
+    Integers, Kernel, LANES, Lanes, Level, bytes_of_elements, lanes_of, lanes_of_mut,
+};
 use crate::tile::{self, Sums};
 
 impl<E: Element> sealed::Sealed for E {}
@@ -102,9 +104,23 @@ impl<E: Element> KvElement for E {
         }
     }
 
+    fn place_keys(level: Level, panel: &mut [u8], rows: [&[Self]; PANEL]) {
+        let rows = rows.map(bytes_of_elements);
+        match E::DTYPE {
+            DType::F32 => level.dispatch(PlaceKeys::<64> { panel, rows }),
+            DType::F16 | DType::BF16 => level.dispatch(PlaceKeys::<32> { panel, rows }),
+        }
+    }
+
     fn place_value(to: ValueRowsMut<'_>, row: usize, value: &[Self]) {
-        for (to, from) in value_of_mut::<E>(to, row).zip(value.chunks(LANES)) {
-            to[..from.len()].copy_from_slice(from);
+        let (vectors, rest) = value.as_chunks::<LANES>();
+        let mut to = value_of_mut::<E>(to, row);
+        // In this order: a pair whose first half is missing must not take the second.
+        for (from, to) in vectors.iter().zip(to.by_ref()) {
+            *to = *from;
+        }
+        if let Some(to) = to.next() {
+            to[..rest.len()].copy_from_slice(rest);
         }
     }
 
@@ -188,6 +204,41 @@ impl<E: Element> KvElement for E {
             let sums = weighted_sums::<S, E, R, 1>(simd, rows, seen, values, column);
             for (r, [sums]) in sums.into_iter().enumerate() {
                 sink.take(r, column, sums);
+            }
+        }
+    }
+}
+
+/// Sixteen keys, of which sixteen elements have `N` bytes, into a panel.
+struct PlaceKeys<'a, const N: usize> {
+    panel: &'a mut [u8],
+    rows: [&'a [u8]; PANEL],
+}
+
+impl<const N: usize> Kernel for PlaceKeys<'_, N> {
+    type Output = ();
+
+    const INTEGERS: bool = false;
+
+    #[inline(always)]
+    fn run<S: Integers>(self, simd: S) {
+        let columns = self.panel.as_chunks_mut::<N>().0;
+        for (i, columns) in columns.chunks_mut(LANES).enumerate() {
+            let at = i * N;
+            if let Ok(columns) = <&mut [_; LANES]>::try_from(&mut *columns) {
+                let mut rows = [&[0; N]; PANEL];
+                for (to, row) in rows.iter_mut().zip(self.rows) {
+                    *to = row.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(to);
+                }
+                simd.transpose(rows, columns);
+            } else {
+                let size = N / LANES;
+                for (lane, row) in self.rows.into_iter().enumerate() {
+                    let elements = row.get(at..).unwrap_or_default().chunks_exact(size);
+                    for (column, element) in columns.iter_mut().zip(elements) {
+                        column[lane * size..][..size].copy_from_slice(element);
+                    }
+                }
             }
         }
     }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::Axis;
+use ndarray::{ArrayView3, Axis};
 
 use super::element::{BLOCK, KvElement, ValueRowsMut};
 use super::page::{KvPage, PAGE, Panels};
 use super::{KvSegment, PANEL, Rows};
+use crate::simd::Level;
 
 /// Runs of consecutive positions in a head: the pinned ones, and those of three segments.
 const RUNS: usize = super::MAX_SEGMENTS + 1;
@@ -78,21 +79,31 @@ impl<'a, E: KvElement> HeadView<'a, E> {
     /// values into the rows of their numbers modulo [`BLOCK`]. `positions` are some of one aligned
     /// sixteen.
     #[doc(hidden)]
-    pub fn gather(&self, positions: Range<usize>, keys: &mut [u8], values: &mut [u8]) {
+    pub fn gather(
+        &self,
+        level: Level,
+        positions: Range<usize>,
+        keys: &mut [u8],
+        values: ValueRowsMut<'_>,
+    ) {
+        if let Some(rows) = self.sixteen_rows(&positions) {
+            E::place_keys(level, keys, rows.map(|(key, _)| key));
+            for (row, (_, value)) in rows.into_iter().enumerate() {
+                let to = ValueRowsMut { bytes: &mut *values.bytes, rows: values.rows };
+                E::place_value(to, positions.start % BLOCK + row, value);
+            }
+            return;
+        }
         for position in positions {
-            let to = ValueRowsMut { bytes: &mut *values, rows: BLOCK };
+            let to = ValueRowsMut { bytes: &mut *values.bytes, rows: values.rows };
             let Some((run, index)) = self.find(position) else {
                 continue;
             };
             let (lane, place) = (position % PANEL, position % BLOCK);
             match run.rows {
                 Rows::Arrays { keys: k, values: v } => {
-                    let row = |array: ndarray::ArrayView3<'a, E>| {
-                        let token = array.index_axis_move(Axis(0), index);
-                        token.index_axis_move(Axis(0), self.head).to_slice().unwrap_or_default()
-                    };
-                    E::place_key(keys, lane, row(k));
-                    E::place_value(to, place, row(v));
+                    E::place_key(keys, lane, self.row(k, index));
+                    E::place_value(to, place, self.row(v, index));
                 }
                 Rows::Pages { pages, first_slot } => {
                     let Some((page, slot)) = page_of(pages, first_slot + index) else {
@@ -106,6 +117,25 @@ impl<'a, E: KvElement> HeadView<'a, E> {
                 }
             }
         }
+    }
+
+    /// Keys and values of `positions`, if they are sixteen in lanes 0 to 15, rows of the same arrays.
+    fn sixteen_rows(&self, positions: &Range<usize>) -> Option<[(&'a [E], &'a [E]); PANEL]> {
+        let (run, index) = self.find(positions.start)?;
+        let Rows::Arrays { keys, values } = run.rows else {
+            return None;
+        };
+        let whole = positions.len() == PANEL && positions.start.is_multiple_of(PANEL);
+        (whole && positions.end <= run.end()).then(|| {
+            let row = |i| (self.row(keys, index + i), self.row(values, index + i));
+            std::array::from_fn(row)
+        })
+    }
+
+    /// The head's part of a row of an array.
+    fn row(&self, array: ArrayView3<'a, E>, index: usize) -> &'a [E] {
+        let token = array.index_axis_move(Axis(0), index);
+        token.index_axis_move(Axis(0), self.head).to_slice().unwrap_or_default()
     }
 
     /// The run that holds `position`, and where in it.

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use super::avx_transpose::transpose;
 use super::level::Token;
 use super::scalar::Scalar;
 use super::{Integers, Kernel, LANES, Simd};
@@ -139,6 +140,12 @@ impl Simd for Avx2 {
             };
             F32x16(raise(shifted.0), raise(shifted.1))
         }
+    }
+
+    #[inline(always)]
+    fn transpose<const N: usize>(self, rows: [&[u8; N]; LANES], out: &mut [[u8; N]; LANES]) {
+        // SAFETY: `self` proves AVX2.
+        unsafe { transpose(rows, out) }
     }
 
     #[inline(always)]

@@ -20,6 +20,12 @@ pub(crate) fn bytes_of_mut(lines: &mut [Line]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
 }
 
+/// The bytes of some floats, in the byte order of this machine.
+pub(crate) fn bytes_of_elements<F: Factor>(elements: &[F]) -> &[u8] {
+    // SAFETY: `Factor` is sealed: floats and arrays of them, which have no padding.
+    unsafe { std::slice::from_raw_parts(elements.as_ptr().cast(), size_of_val(elements)) }
+}
+
 /// Bytes as vectors of floats in the byte order of this machine. Empty if they do not lie on a
 /// border of [`Lanes`].
 pub(crate) fn lanes_of<F: Factor>(bytes: &[u8]) -> &[Lanes<F>] {

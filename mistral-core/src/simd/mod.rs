@@ -19,6 +19,8 @@ use half::{bf16, f16};
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_transpose;
 mod bytes;
 mod exp;
 mod integers;
@@ -27,7 +29,7 @@ mod level;
 mod neon;
 mod scalar;
 
-pub(crate) use bytes::{Line, bytes_of, bytes_of_mut, lanes_of, lanes_of_mut};
+pub(crate) use bytes::{Line, bytes_of, bytes_of_elements, bytes_of_mut, lanes_of, lanes_of_mut};
 pub use exp::exp;
 pub use integers::Integers;
 pub use level::Level;
@@ -112,6 +114,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn dot_pairs(self, x: Self::F32x16, w: Self::F32x16, sums: Self::F32x16) -> Self::F32x16 {
         dot_each_pair(self, x, w, sums)
+    }
+
+    /// Rows become columns: element `i` of row `j` becomes element `j` of row `i`, in sixteen rows of
+    /// sixteen elements of two or four bytes, `N` bytes a row.
+    #[inline(always)]
+    fn transpose<const N: usize>(self, rows: [&[u8; N]; LANES], out: &mut [[u8; N]; LANES]) {
+        let size = N / LANES;
+        for (i, out) in out.iter_mut().enumerate() {
+            for (out, row) in out.chunks_exact_mut(size).zip(rows) {
+                out.copy_from_slice(&row[i * size..][..size]);
+            }
+        }
     }
 
     /// Hints that `data[index..]` is read soon. Any index is fine.

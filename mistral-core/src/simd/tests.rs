@@ -171,3 +171,35 @@ fn exp_has_the_right_limits() {
     assert!(y[4] > 2e38 && y[4].is_finite());
     assert!(y[5].is_nan());
 }
+
+struct Transpose<'a, const N: usize>(&'a [[u8; N]; LANES]);
+
+impl<const N: usize> Kernel for Transpose<'_, N> {
+    type Output = [[u8; N]; LANES];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let mut out = [[0; N]; LANES];
+        simd.transpose(self.0.each_ref(), &mut out);
+        out
+    }
+}
+
+/// Rows of elements whose bytes tell where they come from.
+fn turned<const N: usize>() {
+    let size = N / LANES;
+    let element = |row: usize, column: usize, byte: usize| {
+        if byte == 0 { (16 * row + column) as u8 } else { byte as u8 }
+    };
+    let rows = std::array::from_fn(|i| std::array::from_fn(|b| element(i, b / size, b % size)));
+    let want = std::array::from_fn(|i| std::array::from_fn(|b| element(b / size, i, b % size)));
+    for level in Level::available() {
+        assert_eq!(level.dispatch(Transpose::<N>(&rows)), want, "{level}");
+    }
+}
+
+#[test]
+fn rows_become_columns_at_every_level() {
+    turned::<32>();
+    turned::<64>();
+}

@@ -31,7 +31,7 @@ use super::element::{
 };
 use super::{KvFormat, PANEL};
 use crate::quant::{Block, Q8_0, round_block};
-use crate::simd::{Integers, LANES, lanes_of};
+use crate::simd::{Integers, LANES, Level, lanes_of};
 use crate::tile::{self, Sums};
 
 /// The format [`KvFormat::Int8`] as a type: half the memory of f16.
@@ -152,6 +152,8 @@ impl KvElement for Int8 {
 
     // There are no arrays of this type: a segment of rows cannot be made of it.
     fn place_key(_panel: &mut [u8], _lane: usize, _row: &[Self]) {}
+
+    fn place_keys(_level: Level, _panel: &mut [u8], _rows: [&[Self]; PANEL]) {}
 
     fn place_value(_to: ValueRowsMut<'_>, _row: usize, _value: &[Self]) {}
 
