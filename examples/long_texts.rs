@@ -10,9 +10,8 @@
 //! the first token, as models do that were trained on whole texts.
 
 use std::error::Error;
-use std::time::Instant;
-
 use std::sync::Arc;
+use std::time::Instant;
 
 use examples::{DEMO, SINK_ADAPTER, bits, session, unseen_text, with_window};
 use mistral_model::{Adapter, HeavyHitters, SessionOptions, Transformer, Window};

@@ -34,9 +34,9 @@ use crate::quant::{
 /// `q8_0` rounds them to 16 bits with one for each 32. With VNNI many rows are computed twice as fast
 /// as with `q8_0`; elsewhere they take as long.
 ///
-/// `w4a8` has the error and the size of `q4_k`, but becomes 8-bit integers that `w8a8`'s kernel
+/// `w4a8` has nearly the error and the size of `q4_k`, but becomes 8-bit integers that `w8a8`'s kernel
 /// multiplies: with VNNI many rows are computed about 1.15 times as fast as with `q4_k`. Elsewhere
-/// they take longer; `q4_k` is the better choice there.
+/// they take longer (1.6 times with AVX2); `q4_k` is the better choice there.
 ///
 /// ```
 /// use mistral_core::WeightFormat;

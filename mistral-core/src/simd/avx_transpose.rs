@@ -28,7 +28,8 @@ pub(super) unsafe fn transpose<const N: usize>(
     rows: [&[u8; N]; LANES],
     out: &mut [[u8; N]; LANES],
 ) {
-    // SAFETY: the caller has seen AVX2; every register lies within rows of `N` bytes.
+    const { assert!(N == 2 * LANES || N == 4 * LANES, "elements of two or four bytes") };
+    // SAFETY: the caller has seen AVX2; every register lies within rows of so many bytes.
     unsafe {
         if N == 2 * LANES {
             let (a, b) = (halves::<N, 0>(rows), halves::<N, 8>(rows));

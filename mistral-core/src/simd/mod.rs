@@ -120,6 +120,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// sixteen elements of two or four bytes, `N` bytes a row.
     #[inline(always)]
     fn transpose<const N: usize>(self, rows: [&[u8; N]; LANES], out: &mut [[u8; N]; LANES]) {
+        const { assert!(N == 2 * LANES || N == 4 * LANES, "elements of two or four bytes") };
         let size = N / LANES;
         for (i, out) in out.iter_mut().enumerate() {
             for (out, row) in out.chunks_exact_mut(size).zip(rows) {
