@@ -70,7 +70,7 @@ proptest! {
 
     #[test]
     fn a_product_with_blocks_is_that_of_rounded_inputs(
-        rows in 1usize..12, blocks in 1usize..4, outputs in 1usize..40,
+        rows in 1usize..18, blocks in 1usize..4, outputs in 1usize..40,
         format in block_formats(), seed: u64,
     ) {
         let inputs = blocks * format.block();

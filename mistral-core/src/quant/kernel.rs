@@ -24,9 +24,6 @@ pub(crate) const STEP: usize = 64;
 /// Most steps in a tile.
 pub(crate) const MAX_STEPS: usize = 128;
 
-/// Most weights in a block.
-pub(crate) const MAX_BLOCK: usize = 256;
-
 /// Most groups in a tile.
 pub(crate) const MAX_GROUPS: usize = 16;
 

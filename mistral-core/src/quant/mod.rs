@@ -56,4 +56,4 @@ pub(crate) use q5_0::Q5_0Tile;
 pub(crate) use q5_k::Q5KTile;
 pub(crate) use q6_k::Q6KTile;
 pub(crate) use q8_0::Q8_0Tile;
-pub(crate) use rounding::round_into;
+pub(crate) use rounding::round_steps;

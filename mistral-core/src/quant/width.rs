@@ -1,7 +1,7 @@
 //! How codes meet inputs: in 4 and 8 bits, in 8 and 16, or in 8 and 8.
 
 use super::kernel::{STEP, widen_bytes};
-use crate::simd::{Integers, LANES};
+use crate::simd::{Integers, LANES, Simd};
 
 /// Where the inputs k0, k1, k2, k3 stand in four bytes that become two steps of words: those of one
 /// step are every other byte.
@@ -20,13 +20,16 @@ pub(crate) trait Width: Copy + Send + Sync + 'static {
     /// Sixteen factors of the sums of a group.
     type Factors<S: Integers>: Copy;
 
-    /// One step's inputs from their rounded values.
-    fn pack(inputs: &[i32]) -> [u8; 4];
+    /// The steps of sixteen inputs, which are the lower bits of each lane.
+    fn pack<S: Simd>(simd: S, inputs: S::F32x16, steps: &mut [[u8; 4]]);
+
+    /// The sum of all inputs of some steps.
+    fn sum(steps: &[[u8; 4]]) -> i32;
 
     /// What sums start with: `-offset * Σ inputs`, in a form that [`Width::start`] takes.
     #[inline(always)]
-    fn start_of(inputs: &[i32], offset: i32) -> i32 {
-        -offset * inputs.iter().sum::<i32>()
+    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
+        -offset * Self::sum(steps)
     }
 
     /// Loads the codes that [`Width::store`] stored.
@@ -61,6 +64,12 @@ pub(crate) trait Width: Copy + Send + Sync + 'static {
     ) -> S::F32x16;
 }
 
+/// Two integers of 16 bits as a step of [`Wide`].
+#[inline(always)]
+pub(crate) fn join_words([first, second]: [i32; 2]) -> [u8; 4] {
+    (first as u32 & 0xffff | (second as u32) << 16).to_le_bytes()
+}
+
 /// Unsigned codes of 4 bits against inputs of 8 bits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Narrow {}
@@ -81,18 +90,20 @@ impl Width for Narrow {
     type Factors<S: Integers> = S::ByteScales;
 
     #[inline(always)]
-    fn pack(inputs: &[i32]) -> [u8; 4] {
-        let mut step = [0; 4];
-        for (byte, input) in step.iter_mut().zip(inputs) {
-            *byte = *input as u8;
-        }
-        step
+    fn pack<S: Simd>(simd: S, inputs: S::F32x16, steps: &mut [[u8; 4]]) {
+        steps.copy_from_slice(simd.low_bytes(inputs).as_chunks().0);
     }
 
     #[inline(always)]
-    fn start_of(inputs: &[i32], offset: i32) -> i32 {
+    fn sum(steps: &[[u8; 4]]) -> i32 {
+        steps.as_flattened().iter().map(|byte| i32::from(*byte as i8)).sum()
+    }
+
+    #[inline(always)]
+    fn start_of(steps: &[[u8; 4]], offset: i32) -> i32 {
         let (mut even, mut odd) = (0, 0);
-        for [a, b, c, d] in inputs.as_chunks().0 {
+        for step in steps {
+            let [a, b, c, d] = step.map(|byte| i32::from(byte as i8));
             even -= offset * (a + b);
             odd -= offset * (c + d);
         }
@@ -149,12 +160,14 @@ impl Width for Wide {
     type Factors<S: Integers> = S::F32x16;
 
     #[inline(always)]
-    fn pack(inputs: &[i32]) -> [u8; 4] {
-        let mut step = [0; 4];
-        for (bytes, input) in step.as_chunks_mut::<2>().0.iter_mut().zip(inputs) {
-            *bytes = (*input as i16).to_le_bytes();
-        }
-        step
+    fn pack<S: Simd>(simd: S, inputs: S::F32x16, steps: &mut [[u8; 4]]) {
+        steps.as_flattened_mut().copy_from_slice(simd.low_words(inputs).as_flattened());
+    }
+
+    #[inline(always)]
+    fn sum(steps: &[[u8; 4]]) -> i32 {
+        let words = steps.as_flattened().as_chunks().0.iter();
+        words.map(|word| i32::from(i16::from_le_bytes(*word))).sum()
     }
 
     #[inline(always)]
@@ -206,12 +219,18 @@ impl Width for Octets {
     type Factors<S: Integers> = S::F32x16;
 
     #[inline(always)]
-    fn pack(inputs: &[i32]) -> [u8; 4] {
-        let mut step = [0; 4];
-        for (input, k) in inputs.iter().zip(QUAD) {
-            step[k] = *input as u8;
+    fn pack<S: Simd>(simd: S, inputs: S::F32x16, steps: &mut [[u8; 4]]) {
+        let bytes = simd.low_bytes(inputs);
+        for (step, bytes) in steps.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            for (byte, k) in bytes.iter().zip(QUAD) {
+                step[k] = *byte;
+            }
         }
-        step
+    }
+
+    #[inline(always)]
+    fn sum(steps: &[[u8; 4]]) -> i32 {
+        Narrow::sum(steps)
     }
 
     #[inline(always)]

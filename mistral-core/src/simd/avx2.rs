@@ -128,6 +128,36 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn low_bytes(self, v: F32x16) -> [u8; LANES] {
+        // SAFETY: `self` proves AVX2; both have 128 bits, and all of them hold values.
+        unsafe {
+            let (first, second) = (_mm256_castps_si256(v.0), _mm256_castps_si256(v.1));
+            // Four bytes in the first lane of each 128 bits, and then of both registers.
+            let low = _mm256_set1_epi32(0x0c08_0400);
+            let (first, second) =
+                (_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, low));
+            let both = _mm256_unpacklo_epi32(first, second);
+            let in_order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+            let bytes = _mm256_permutevar8x32_epi32(both, in_order);
+            std::mem::transmute(_mm256_castsi256_si128(bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn low_words(self, v: F32x16) -> [[u8; 2]; LANES] {
+        // SAFETY: `self` proves AVX2; both have 256 bits, and all of them hold values.
+        unsafe {
+            let (first, second) = (_mm256_castps_si256(v.0), _mm256_castps_si256(v.1));
+            // Four words in the first half of each 128 bits, and then of both registers.
+            let low = _mm256_set1_epi64x(0x0d0c_0908_0504_0100);
+            let (first, second) =
+                (_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, low));
+            let both = _mm256_unpacklo_epi64(first, second);
+            std::mem::transmute(_mm256_permute4x64_epi64::<0b11_01_10_00>(both))
+        }
+    }
+
+    #[inline(always)]
     fn exp2_of_shifted(self, shifted: F32x16) -> F32x16 {
         // SAFETY: `self` proves AVX2.
         unsafe {

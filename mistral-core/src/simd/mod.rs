@@ -102,6 +102,22 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `2^n` for lanes of the form `1.5 * 2^23 + n` with `n` in -126..=127.
     fn exp2_of_shifted(self, shifted: Self::F32x16) -> Self::F32x16;
 
+    /// The lowest byte of each lane's bits.
+    #[inline(always)]
+    fn low_bytes(self, v: Self::F32x16) -> [u8; LANES] {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        lanes.map(|lane| lane.to_bits() as u8)
+    }
+
+    /// The lower half of each lane's bits, in little-endian order.
+    #[inline(always)]
+    fn low_words(self, v: Self::F32x16) -> [[u8; 2]; LANES] {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        lanes.map(|lane| (lane.to_bits() as u16).to_le_bytes())
+    }
+
     /// Loads sixteen pairs: the upper halves of the lanes lie first, all sixteen of them, then the
     /// lower halves. They are bits for [`Simd::dot_pairs`], no numbers.
     #[inline(always)]
@@ -206,12 +222,22 @@ pub fn max_lanes<S: Simd>(simd: S, v: S::F32x16) -> f32 {
 fn fold_lanes<S: Simd>(simd: S, v: S::F32x16, join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     simd.store(v, &mut lanes);
-    for width in [8, 4, 2, 1] {
-        for i in 0..width {
-            lanes[i] = join(lanes[i], lanes[i + width]);
-        }
+    // Arrays of their own for each half: the compiler keeps those in registers.
+    let eight: [f32; 8] = fold_halves(&lanes, &join);
+    let four: [f32; 4] = fold_halves(&eight, &join);
+    let two: [f32; 2] = fold_halves(&four, &join);
+    join(two[0], two[1])
+}
+
+/// Joins each of the first `N` lanes with the one `N` further on.
+#[inline(always)]
+fn fold_halves<const N: usize>(lanes: &[f32], join: impl Fn(f32, f32) -> f32) -> [f32; N] {
+    let mut folded = [0.0; N];
+    let (low, high) = lanes.split_at(N);
+    for ((folded, low), high) in folded.iter_mut().zip(low).zip(high) {
+        *folded = join(*low, *high);
     }
-    lanes[0]
+    folded
 }
 
 #[cfg(test)]

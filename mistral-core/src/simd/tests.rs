@@ -172,6 +172,31 @@ fn exp_has_the_right_limits() {
     assert!(y[5].is_nan());
 }
 
+struct LowBits(u32);
+
+impl Kernel for LowBits {
+    type Output = ([u8; LANES], [[u8; 2]; LANES]);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let lanes = std::array::from_fn(|i| f32::from_bits(self.0.wrapping_mul(i as u32 * 2 + 1)));
+        let v = simd.load(&lanes);
+        (simd.low_bytes(v), simd.low_words(v))
+    }
+}
+
+#[test]
+fn the_low_bits_of_a_lane_stand_where_the_lane_stood() {
+    for seed in [1, 0x8765_4321, 0xfedc_ba98, u32::MAX] {
+        let bits = |i: usize| seed.wrapping_mul(i as u32 * 2 + 1);
+        let bytes = std::array::from_fn(|i| bits(i) as u8);
+        let words = std::array::from_fn(|i| (bits(i) as u16).to_le_bytes());
+        for level in Level::available() {
+            assert_eq!(level.dispatch(LowBits(seed)), (bytes, words), "{level} of {seed:#x}");
+        }
+    }
+}
+
 struct Transpose<'a, const N: usize>(&'a [[u8; N]; LANES]);
 
 impl<const N: usize> Kernel for Transpose<'_, N> {

@@ -10,9 +10,9 @@ use super::pairs::PairInputs;
 use super::rows::{even_share, is_wide, row_group, with_rows};
 use crate::element::Factor;
 use crate::ops::row;
-use crate::quant::kernel::{MAX_BLOCK, MAX_GROUPS, Tile, groups, has_factors, steps};
-use crate::quant::width::{Wide, Width};
-use crate::quant::{Block, round_into};
+use crate::quant::kernel::{MAX_GROUPS, MAX_STEPS, Tile, groups, has_factors, steps};
+use crate::quant::width::{Width, join_words};
+use crate::quant::{Block, round_steps};
 use crate::simd::{Integers, Kernel, Level, Simd};
 use crate::threads;
 
@@ -291,11 +291,16 @@ impl<T: Tile> Kernel for RoundChunk<'_, T> {
     #[inline(always)]
     fn run<S: Integers>(mut self, simd: S) {
         let n = self.rows.len();
+        // Made once, for it has to be zeroed.
+        let mut packed = [[0; 4]; MAX_STEPS];
         let mut first = 0;
         while first < n {
             let share = integer_row_group::<S, T>(simd, self.x.nrows(), n - first);
-            for r in 0..share {
-                self.round(simd, first..first + share, r);
+            // Block by block, so that what is written a few bytes at a time stays close by.
+            for block in 0..self.x.ncols() / T::Block::WEIGHTS {
+                for r in 0..share {
+                    self.round(simd, block, first..first + share, r, &mut packed);
+                }
             }
             first += share;
         }
@@ -303,38 +308,42 @@ impl<T: Tile> Kernel for RoundChunk<'_, T> {
 }
 
 impl<T: Tile> RoundChunk<'_, T> {
-    /// Rounds row `r` of the row group `together`, both counted from the chunk's first.
+    /// Rounds a block of row `r` of the row group `together`, both counted from the chunk's first.
     #[inline(always)]
-    fn round<S: Integers>(&mut self, simd: S, together: Range<usize>, r: usize) {
-        let mut integers = [0; MAX_BLOCK];
-        let integers = &mut integers[..T::Block::WEIGHTS];
-        let mut group_sums = [0; MAX_GROUPS];
-        let row = row(&self.x, self.rows.start + together.start + r);
-        for (b, block) in row.chunks_exact(integers.len()).enumerate() {
-            // In rows of a block.
-            let before = b * self.rows.len() + together.start;
-            self.to.scales[before + r] = round_into(simd, block, T::LARGEST, integers);
-            let steps = &mut self.to.steps[before * (groups::<T>() * steps::<T>())..];
-            let inputs = integers.chunks_exact(T::Width::INPUTS);
-            for (step, x) in steps.chunks_exact_mut(together.len()).zip(inputs) {
-                step[r] = T::Width::pack(x);
+    fn round<S: Integers>(
+        &mut self,
+        simd: S,
+        block: usize,
+        together: Range<usize>,
+        r: usize,
+        packed: &mut [[u8; 4]; MAX_STEPS],
+    ) {
+        let x = &row(&self.x, self.rows.start + together.start + r)[block * T::Block::WEIGHTS..];
+        let x = &x[..T::Block::WEIGHTS];
+        // In rows of a block.
+        let before = block * self.rows.len() + together.start;
+        let packed = &mut packed[..groups::<T>() * steps::<T>()];
+        self.to.scales[before + r] = round_steps::<S, T::Width>(simd, x, T::LARGEST, packed);
+        let steps = &mut self.to.steps[before * packed.len()..];
+        for (step, packed) in steps.chunks_exact_mut(together.len()).zip(&*packed) {
+            step[r] = *packed;
+        }
+        let each_group = packed.chunks_exact(self::steps::<T>());
+        if T::OFFSET != 0 {
+            let starts = &mut self.to.starts[before * groups::<T>()..];
+            for (start, x) in starts.chunks_exact_mut(together.len()).zip(each_group.clone()) {
+                start[r] = T::Width::start_of(x, T::OFFSET);
             }
-            if T::OFFSET != 0 {
-                let starts = &mut self.to.starts[before * groups::<T>()..];
-                let inputs = integers.chunks_exact(T::GROUP);
-                for (start, x) in starts.chunks_exact_mut(together.len()).zip(inputs) {
-                    start[r] = T::Width::start_of(x, T::OFFSET);
-                }
+        }
+        if T::MINIMA > 0 {
+            let mut group_sums = [0; MAX_GROUPS];
+            for (sum, x) in group_sums.iter_mut().zip(each_group) {
+                *sum = T::Width::sum(x);
             }
-            if T::MINIMA > 0 {
-                for (sum, x) in group_sums.iter_mut().zip(integers.chunks_exact(T::GROUP)) {
-                    *sum = x.iter().sum();
-                }
-                let sums = &mut self.to.sums[before * T::MINIMA..];
-                let sums = sums.chunks_exact_mut(together.len()).take(T::MINIMA);
-                for (step, sums) in sums.enumerate() {
-                    sums[r] = Wide::pack(&T::input_sums(&group_sums, step));
-                }
+            let sums = &mut self.to.sums[before * T::MINIMA..];
+            let sums = sums.chunks_exact_mut(together.len()).take(T::MINIMA);
+            for (step, sums) in sums.enumerate() {
+                sums[r] = join_words(T::input_sums(&group_sums, step));
             }
         }
     }

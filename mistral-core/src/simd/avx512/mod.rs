@@ -183,6 +183,18 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     }
 
     #[inline(always)]
+    fn low_bytes(self, v: __m512) -> [u8; LANES] {
+        // SAFETY: `self` proves AVX-512; both have 128 bits, and all of them hold values.
+        unsafe { std::mem::transmute(_mm512_cvtepi32_epi8(_mm512_castps_si512(v))) }
+    }
+
+    #[inline(always)]
+    fn low_words(self, v: __m512) -> [[u8; 2]; LANES] {
+        // SAFETY: `self` proves AVX-512; both have 256 bits, and all of them hold values.
+        unsafe { std::mem::transmute(_mm512_cvtepi32_epi16(_mm512_castps_si512(v))) }
+    }
+
+    #[inline(always)]
     fn load_pairs(self, pairs: &[[bf16; 2]; LANES]) -> __m512 {
         if !BF16 {
             return join_each_pair(self, pairs);
