@@ -19,10 +19,13 @@ use crate::threads;
 /// Rows whose inputs lie together where weights are integers: sixteen groups of six.
 pub(super) const CHUNK: usize = 96;
 
-/// Most rows that meet weights of integers straight from the tiles.
-pub(super) const DIRECT_ROWS: usize = 8;
+/// Most rows that meet weights of integers straight from the tiles, at any level.
+pub(super) const DIRECT_ROWS: usize = 16;
 
-/// How many of them pass over a tile together where registers are few.
+/// As [`DIRECT_ROWS`], where registers are few.
+const FEW_DIRECT_ROWS: usize = 8;
+
+/// How many of them pass over a tile together there.
 const DIRECT_GROUP: usize = 4;
 
 /// How many of more rows pass over a tile together where registers are many and groups have factors
@@ -226,13 +229,19 @@ impl Rows<'_, '_> {
     }
 }
 
+/// Whether so many rows meet weights of integers straight from the tiles.
+#[inline(always)]
+pub(super) fn is_direct<S: Simd>(rows: usize) -> bool {
+    rows <= if is_wide::<S>() { DIRECT_ROWS } else { FEW_DIRECT_ROWS }
+}
+
 /// How many of `left` rows meet weights in tiles `T` together next, where there are `rows` in all.
 #[inline(always)]
 pub(super) fn integer_row_group<S: Simd, T: Tile>(simd: S, rows: usize, left: usize) -> usize {
-    let direct = rows <= DIRECT_ROWS;
-    match is_wide::<S>() {
-        true if !direct && has_factors::<T>() => even_share(left, FACTOR_GROUP),
-        false if direct && S::SUMS > 1 => even_share(left, DIRECT_GROUP),
+    match (is_direct::<S>(rows), is_wide::<S>()) {
+        (true, true) if left >= DIRECT_ROWS => DIRECT_ROWS,
+        (false, true) if has_factors::<T>() => even_share(left, FACTOR_GROUP),
+        (true, false) if S::SUMS > 1 => even_share(left, DIRECT_GROUP),
         _ => row_group(simd, left),
     }
 }

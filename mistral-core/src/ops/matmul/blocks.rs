@@ -144,11 +144,24 @@ impl Ahead<'_> {
         Self::bytes::<T>() > 1024
     }
 
-    /// Asks for the bytes of group `g`.
+    /// Asks for the bytes of group `g`, unless each step does.
     #[inline(always)]
     fn ask<S: Integers, T: Tile>(self, simd: S, g: usize) {
+        if Self::by_step::<T>() {
+            return;
+        }
         for line in (0..Self::bytes::<T>()).step_by(STEP) {
             simd.prefetch(self.panel, self.at + g * Self::bytes::<T>() + line);
+        }
+    }
+
+    /// Asks for the bytes of a step where each does so.
+    #[inline(always)]
+    fn ask_by_step<S: Integers, T: Tile>(self, simd: S, step: usize) {
+        let each = Self::bytes::<T>() / steps::<T>();
+        let at = step * each;
+        if Self::by_step::<T>() && at % STEP < each {
+            simd.prefetch(self.panel, self.at + at);
         }
     }
 }
@@ -168,9 +181,7 @@ pub(super) fn add_tile<S: Integers, T: Tile, const R: usize>(
     };
     let mut block = [simd.splat(0.0); R];
     for g in 0..scales.groups {
-        if let Some(ahead) = ahead
-            && !Ahead::by_step::<T>()
-        {
+        if let Some(ahead) = ahead {
             ahead.ask::<S, T>(simd, g);
         }
         let inputs = &x.steps[g * steps::<T>()..][..steps::<T>()];
@@ -198,13 +209,8 @@ impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S
         let Some(x) = self.steps.get(step) else {
             return;
         };
-        let each = Ahead::bytes::<T>() / steps::<T>();
-        let at = step * each;
-        if let Some(ahead) = self.ahead
-            && Ahead::by_step::<T>()
-            && at % STEP < each
-        {
-            self.simd.prefetch(ahead.panel, ahead.at + at);
+        if let Some(ahead) = self.ahead {
+            ahead.ask_by_step::<S, T>(self.simd, step);
         }
         for (sums, x) in self.sums.iter_mut().zip(x) {
             *sums = T::Width::dot(self.simd, *sums, codes, *x);
@@ -212,7 +218,7 @@ impl<S: Integers, T: Tile, const R: usize> CodeSink<<T::Width as Width>::Codes<S
     }
 }
 
-/// Unpacks the codes of a tile, and asks for the bytes of a later one.
+/// Unpacks the codes of a tile, and asks for the bytes of a later one unless [`add_unpacked`] does.
 #[inline(always)]
 pub(super) fn unpack<'a, S: Integers, T: Tile>(
     simd: S,
@@ -221,7 +227,6 @@ pub(super) fn unpack<'a, S: Integers, T: Tile>(
     ahead: Ahead<'_>,
 ) -> &'a [[u8; STEP]] {
     if let Some(codes) = T::ready(tile) {
-        ahead.ask::<S, T>(simd, 0);
         return codes;
     }
     let unpacked = &mut unpacked[..groups::<T>() * steps::<T>()];
@@ -257,6 +262,7 @@ pub(super) fn add_unpacked<S: Integers, T: Tile, const R: usize, const P: usize>
     scales: &[BlockScales<S, T>; P],
     x: RowGroup<'_, R>,
     (totals, first): (&mut [[S::F32x16; CHUNK]; P], usize),
+    ahead: [Ahead<'_>; P],
 ) {
     let mut block = [[simd.splat(0.0); R]; P];
     for g in 0..scales[0].groups {
@@ -267,6 +273,11 @@ pub(super) fn add_unpacked<S: Integers, T: Tile, const R: usize, const P: usize>
         }
         let mut sums = [start::<S, T, R>(simd, x, g); P];
         for (step, x) in inputs.iter().enumerate() {
+            if first == 0 {
+                for ahead in ahead {
+                    ahead.ask_by_step::<S, T>(simd, step);
+                }
+            }
             let mut now = [T::Width::load(simd, &codes[0][step]); P];
             for p in 1..P {
                 now[p] = T::Width::load(simd, &codes[p][step]);

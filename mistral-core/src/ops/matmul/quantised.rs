@@ -1,12 +1,12 @@
 //! Block-quantised weights: integer products, block by block.
 //!
-//! Up to [`DIRECT_ROWS`] rows, codes go from the tile into registers and from there into the
-//! products of four rows at a time. With more rows a tile is unpacked once into a small buffer,
-//! unless codes lie in it as they are multiplied, and up to [`CHUNK`] rows pass over it six at a
-//! time, their totals beside it: everything that is written stays in the first-level cache, and what
-//! a chunk reads of its inputs in the second: it meets [`PART`] of them in all panels before the next
-//! ones. With AVX-512 eight rows go together, and twelve pass over the tiles of two panels, or six
-//! where groups have factors: the totals of a block are in registers then.
+//! Up to eight rows, sixteen with AVX-512, codes go from the tile into registers and from there into
+//! the products of four rows at a time, or of up to sixteen. With more rows a tile is unpacked once
+//! into a small buffer, unless codes lie in it as they are multiplied, and up to [`CHUNK`] rows pass
+//! over it six at a time, their totals beside it: everything that is written stays in the first-level
+//! cache, and what a chunk reads of its inputs in the second: it meets [`PART`] of them in all panels
+//! before the next ones. With AVX-512 twelve rows pass over the tiles of two panels, or six where
+//! groups have factors: the totals of a block are in registers then.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use ndarray::ArrayViewMut2;
 
-use super::activations::{Activations, CHUNK, DIRECT_ROWS, integer_row_group};
+use super::activations::{Activations, CHUNK, DIRECT_ROWS, integer_row_group, is_direct};
 use super::blocks::{Ahead, BlockScales, add_tile, add_unpacked, unpack};
 use super::rows::{is_wide, with_few_rows, with_rows};
 use super::{Panels, load_panel, store_panel};
@@ -84,7 +84,7 @@ struct Columns<'p, 'a, 'o, T> {
 impl<T: Tile> Columns<'_, '_, '_, T> {
     #[inline(always)]
     fn run<S: Integers>(mut self, simd: S) {
-        if self.panels.rows <= DIRECT_ROWS {
+        if is_direct::<S>(self.panels.rows) {
             return self.stream(simd);
         }
         // On the borders of cache lines: loads that cross one cost a tenth of the speed. Made once,
@@ -121,6 +121,8 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
             3 => self.stream_rows::<S, STREAMS, 3>(simd),
             4 => self.stream_rows::<S, STREAMS, 4>(simd),
             8 if is_wide::<S>() => self.stream_rows::<S, STREAMS, 8>(simd),
+            16 if is_wide::<S>() => self.stream_rows::<S, 1, 16>(simd),
+            9.. => self.stream_rows::<S, 1, 0>(simd),
             _ => self.stream_rows::<S, STREAMS, 0>(simd),
         }
     }
@@ -219,12 +221,13 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         for t in part.clone() {
             let at = t * T::BYTES;
             let mut codes: [&[[u8; STEP]]; P] = [&[]; P];
+            let mut ahead = [Ahead { panel: &[], at }; P];
             for (p, unpacked) in unpacked.iter_mut().take(P).enumerate() {
-                let next = panels.panel(self.range.end.min(first + P + p + 1) - 1);
+                ahead[p].panel = panels.panel(self.range.end.min(first + P + p + 1) - 1);
                 let tile = &panels.panel(first + p)[at..][..T::BYTES];
                 scales[p].read(simd, tile);
                 let unpacked = bytes_of_mut(unpacked).as_chunks_mut().0;
-                codes[p] = unpack::<S, T>(simd, tile, unpacked, Ahead { panel: next, at });
+                codes[p] = unpack::<S, T>(simd, tile, unpacked, ahead[p]);
             }
             let mut x = panels.activations.block::<T>(chunk, panels.cols, t);
             let mut row = 0;
@@ -232,7 +235,8 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
                 let n = integer_row_group::<S, T>(simd, panels.rows, chunk.len() - row);
                 with_rows!(is_wide::<S>() && !has_factors::<T>(), n, R => {
                     if let Some(x) = x.take::<T, R>() {
-                        add_unpacked::<S, T, R, P>(simd, (codes, steps), &scales, x, (&mut totals, row));
+                        let totals = (&mut totals, row);
+                        add_unpacked::<S, T, R, P>(simd, (codes, steps), &scales, x, totals, ahead);
                     }
                 });
                 row += n;

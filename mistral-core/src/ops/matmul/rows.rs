@@ -76,10 +76,10 @@ macro_rules! with_rows {
 }
 pub(super) use with_rows;
 
-/// As [`with_rows`], for numbers that are at most four, or eight if `wide`.
+/// As [`with_rows`], for numbers that are at most four, or twelve or eight if `wide`.
 macro_rules! with_few_rows {
     ($is_wide:expr, $n:expr, $R:ident => $work:expr) => {
-        with_rows!($is_wide, $n, $R => $work, [8], [], [4 3 2])
+        with_rows!($is_wide, $n, $R => $work, [12 8], [], [4 3 2])
     };
 }
 pub(super) use with_few_rows;
