@@ -254,7 +254,8 @@ impl<S: Integers, T: Tile> CodeSink<<T::Width as Width>::Codes<S>> for Unpack<'_
 }
 
 /// Adds the unpacked codes of a tile of each of `P` panels to the totals of `R` rows from `first` on.
-/// `steps` is the number of steps in a group, hidden from the compiler.
+/// `steps` is the number of steps in a group, hidden from the compiler. The chunk's first rows ask for
+/// the tiles `ahead` where that is done step by step.
 #[inline(always)]
 pub(super) fn add_unpacked<S: Integers, T: Tile, const R: usize, const P: usize>(
     simd: S,

@@ -109,7 +109,7 @@ impl<T: Tile> Columns<'_, '_, '_, T> {
         }
     }
 
-    /// All rows, [`STREAMS`] panels at a time that lie far apart.
+    /// All rows, [`STREAMS`] panels at a time that lie far apart, or one where arithmetic is the bound.
     #[inline(always)]
     fn stream<S: Integers>(&mut self, simd: S) {
         if S::SUMS == 1 {
