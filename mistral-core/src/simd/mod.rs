@@ -107,7 +107,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn low_bytes(self, v: Self::F32x16) -> [u8; LANES] {
         let mut lanes = [0.0; LANES];
         self.store(v, &mut lanes);
-        lanes.map(|lane| lane.to_bits() as u8)
+        let mut bytes = [0; LANES];
+        for (byte, lane) in bytes.iter_mut().zip(lanes) {
+            *byte = lane.to_bits() as u8;
+        }
+        bytes
     }
 
     /// The lower half of each lane's bits, in little-endian order.
@@ -115,7 +119,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn low_words(self, v: Self::F32x16) -> [[u8; 2]; LANES] {
         let mut lanes = [0.0; LANES];
         self.store(v, &mut lanes);
-        lanes.map(|lane| (lane.to_bits() as u16).to_le_bytes())
+        let mut words = [[0; 2]; LANES];
+        for (word, lane) in words.iter_mut().zip(lanes) {
+            *word = (lane.to_bits() as u16).to_le_bytes();
+        }
+        words
     }
 
     /// Loads sixteen pairs: the upper halves of the lanes lie first, all sixteen of them, then the
