@@ -5,10 +5,12 @@
 //! out = h + feed_forward(norm(h))
 //! ```
 
+use std::ops::Range;
+
 use mistral_attention::Attention;
 use mistral_core::Matrix;
 use mistral_core::ops::{Rope, add, matmul_each, matmul_with, rms_norm, swiglu};
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Slice};
 
 use crate::config::Config;
 use crate::error::ModelError;
@@ -53,20 +55,19 @@ impl Layer {
     pub(crate) fn forward(
         &self,
         shared: Shared<'_>,
-        mut x: ArrayViewMut2<'_, f32>,
+        x: ArrayViewMut2<'_, f32>,
         history: &mut impl History,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let tokens = x.nrows();
         self.attend(shared, x.view(), history, scratch)?;
-        add(x.view_mut(), scratch.normed.rows(tokens)?.view())?;
-        self.feed_forward(shared, x.view(), scratch)?;
-        add(x, scratch.normed.rows(tokens)?.view())?;
-        Ok(())
+        self.complete(shared, x, 0, scratch)
     }
 
-    /// `normed = o_proj(attention(rope(q_proj(norm(x))), rope(k_proj(norm(x))), v_proj(norm(x))))`
-    fn attend(
+    /// The part of a block in which tokens meet: the history has them, and every one has seen what
+    /// it may.
+    ///
+    /// `attended = attention(rope(q_proj(norm(x))), rope(k_proj(norm(x))), v_proj(norm(x)))`
+    pub(crate) fn attend(
         &self,
         shared: Shared<'_>,
         x: ArrayView2<'_, f32>,
@@ -95,11 +96,42 @@ impl Layer {
             out: scratch.attended.heads(n, config.n_heads)?,
             scratch: &mut scratch.attend,
         };
-        history.attend(shared, heads)?;
-        let attended = scratch.attended.rows(n)?;
-        let activations = &mut scratch.activations;
-        matmul_with(activations, attended.view(), &self.o_proj, normed.view_mut())?;
-        addends.apply(Projection::O, attended.view(), normed, &mut scratch.addends)
+        history.attend(shared, heads)
+    }
+
+    /// The part of a block in which every token is by itself, so that those whose output nobody
+    /// reads can be left out: `x` are some tokens, and their attention is `attended` from row
+    /// `first` on.
+    pub(crate) fn complete(
+        &self,
+        shared: Shared<'_>,
+        mut x: ArrayViewMut2<'_, f32>,
+        first: usize,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let tokens = x.nrows();
+        if tokens == 0 {
+            return Ok(());
+        }
+        self.project(shared, first..first + tokens, scratch)?;
+        add(x.view_mut(), scratch.normed.rows(tokens)?.view())?;
+        self.feed_forward(shared, x.view(), scratch)?;
+        add(x, scratch.normed.rows(tokens)?.view())?;
+        Ok(())
+    }
+
+    /// `normed = o_proj(attended)`, of some rows.
+    fn project(
+        &self,
+        shared: Shared<'_>,
+        tokens: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        let attended = scratch.attended.rows(tokens.end)?;
+        let attended = attended.slice_axis(Axis(0), Slice::from(tokens.clone()));
+        let mut normed = scratch.normed.rows(tokens.len())?;
+        matmul_with(&mut scratch.activations, attended, &self.o_proj, normed.view_mut())?;
+        shared.addends.apply(Projection::O, attended, normed, &mut scratch.addends)
     }
 
     /// `normed = down_proj(silu(gate_proj(norm(x))) * up_proj(norm(x)))`

@@ -1,5 +1,6 @@
 //! The memory that a forward pass writes to: allocated once, used by every layer and chunk.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use mistral_core::ops::{Activations, RopeAngles};
@@ -38,6 +39,12 @@ impl Buffer {
         let row = self.features + PAD;
         let shape = (tokens, self.features).strides((row, 1));
         ArrayViewMut2::from_shape(shape, front(&mut self.data, tokens * row))
+    }
+
+    /// Moves some rows to where the first of them is row `to`.
+    pub(crate) fn move_rows(&mut self, rows: Range<usize>, to: usize) {
+        let row = self.features + PAD;
+        self.data.copy_within(rows.start * row..rows.end * row, to * row);
     }
 
     /// The first rows, `(tokens, heads, features / heads)`.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mistral_attention::Attention;
@@ -9,7 +10,7 @@ use mistral_core::kv::KvElement;
 use mistral_core::ops::{Rope, matmul_with, rms_norm};
 use mistral_core::{Matrix, OpError};
 use mistral_kvcache::{RollingKvCache, SequenceId};
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Slice};
 
 use crate::config::Config;
 use crate::error::ModelError;
@@ -18,7 +19,7 @@ use crate::layer::{Layer, Shared};
 use crate::low_rank::{self, Addends, Run, Target};
 use crate::random;
 use crate::scratch::Scratch;
-use crate::weights::{Checkpoint, WeightFormats};
+use crate::weights::{Adapter, Checkpoint, WeightFormats};
 
 /// A Mistral model. Immutable and `Sync`: any number of [`Session`](crate::Session)s share one.
 ///
@@ -56,6 +57,16 @@ pub(crate) struct Parts {
     pub(crate) norm: Vec<f32>,
     /// `(vocab_size, dim)`; `None` if embeddings are tied.
     pub(crate) output: Option<Matrix>,
+}
+
+/// How a chunk of one sequence passes through layers.
+#[derive(Clone, Copy)]
+pub(crate) struct Chunk<'a> {
+    pub(crate) adapters: &'a [Arc<Adapter>],
+    /// Ends the work before the next layer, once it is true.
+    pub(crate) cancel: Option<&'a AtomicBool>,
+    /// Of how many tokens, the last ones, the output is read.
+    pub(crate) outputs: usize,
 }
 
 impl Transformer {
@@ -201,35 +212,44 @@ impl Transformer {
     ) -> Result<(), ModelError> {
         cache.position(sequence)?;
         let mut cache = RollingSequence { cache, id: sequence };
-        self.run_layers((&[], None), layers, hidden, &mut cache, scratch)
+        let chunk = Chunk { adapters: &[], cancel: None, outputs: hidden.nrows() };
+        self.run_layers(chunk, layers, hidden, &mut cache, scratch)
     }
 
-    /// [`forward_layers`](Self::forward_layers) on a sequence that is kept in any way, with adapters,
-    /// until a flag is true.
+    /// [`forward_layers`](Self::forward_layers) on a sequence that is kept in any way. The last
+    /// layer gives the outputs that are wanted; the rows before them are those before it.
     pub(crate) fn run_layers(
         &self,
-        (runs, cancel): (&[Run<'_>], Option<&AtomicBool>),
+        chunk: Chunk<'_>,
         layers: Range<usize>,
         mut hidden: ArrayViewMut2<'_, f32>,
         cache: &mut impl SequenceCache,
         scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let (start, first) = (cache.position(), cache.next_layer());
+        let (start, next) = (cache.position(), cache.next_layer());
         let chosen = self.layers.get(layers.clone()).ok_or_else(out_of_bounds)?;
+        let tokens = hidden.nrows();
         // Taken out, so that the layers can borrow the buffers beside it.
         let mut angles = std::mem::take(&mut scratch.angles);
-        self.rope.angles_into(start..start + hidden.nrows(), &mut angles);
+        self.rope.angles_into(start..start + tokens, &mut angles);
         let mut run = || {
             for (i, layer) in chosen.iter().enumerate() {
-                if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                if chunk.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
                     return Err(ModelError::Cancelled);
                 }
-                let mut turn = Turn { cache: &mut *cache, layer: first + i, angles: &angles };
-                let shared = self.shared(layers.start + i, runs);
-                layer.forward(shared, hidden.view_mut(), &mut turn, scratch)?;
-                if let Some(row) = first_not_finite(hidden.view()) {
-                    let position = start + row;
-                    return Err(ModelError::NotFinite { layer: layers.start + i, position });
+                let index = layers.start + i;
+                let mut turn = Turn { cache: &mut *cache, layer: next + i, angles: &angles };
+                let run = [Run { rows: 0..tokens, adapters: chunk.adapters }];
+                layer.attend(self.shared(index, &run), hidden.view(), &mut turn, scratch)?;
+
+                let last = i + 1 == chosen.len();
+                let first = if last { tokens - chunk.outputs } else { 0 };
+                let run = [Run { rows: 0..tokens - first, adapters: chunk.adapters }];
+                let mut rows = hidden.slice_axis_mut(Axis(0), Slice::from(first..));
+                layer.complete(self.shared(index, &run), rows.view_mut(), first, scratch)?;
+                if let Some(row) = first_not_finite(rows.view()) {
+                    let position = start + first + row;
+                    return Err(ModelError::NotFinite { layer: index, position });
                 }
             }
             Ok(())

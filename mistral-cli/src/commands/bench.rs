@@ -228,17 +228,21 @@ fn measure(
 }
 
 /// Multiplications and additions of a prompt, for each of its tokens: those with the weights of the
-/// layers, those of attention over visible pairs, and the logits of the last token.
+/// layers, those of attention over visible pairs, and the logits of the last token. In the last
+/// layer, what comes after attention is done for the last token alone.
 fn prefill_ops(config: &Config, depth: usize, prompt: usize) -> f64 {
     let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
-    let layer = 2 * config.dim * (q + kv) + 3 * config.dim * config.hidden_dim;
+    let qkv = config.dim * (q + 2 * kv);
+    let after_attention = config.dim * q + 3 * config.dim * config.hidden_dim;
     let pairs_of = |layer| {
         let window = config.window_of(layer);
         (depth..depth + prompt).map(|position| window.visible(position).len()).sum::<usize>()
     };
     let pairs: usize = (0..config.n_layers).map(pairs_of).sum();
-    let weights = 2 * config.n_layers * layer * prompt + 2 * config.vocab_size * config.dim;
-    (weights + 4 * q * pairs) as f64 / prompt as f64
+    let weights = config.n_layers * qkv * prompt
+        + ((config.n_layers - 1) * prompt + 1) * after_attention
+        + config.vocab_size * config.dim;
+    (2 * weights + 4 * q * pairs) as f64 / prompt as f64
 }
 
 impl Measured {

@@ -35,7 +35,8 @@ pub struct Turn<'s, M> {
     pub logits: LogitsOf,
 }
 
-/// After which tokens of a turn logits are computed: each costs a row of the output matrix.
+/// After which tokens of a turn logits are computed: each costs a row of the output matrix, and of
+/// the last layer's feed-forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LogitsOf {
     /// None, within a prompt.

@@ -158,22 +158,29 @@ fn layers_and_logits(
     let config = model.config();
     let mut hidden = rows(buffer, tokens.len(), config.dim)?;
     model.embed(tokens, hidden.view_mut())?;
-    for (layer, block) in model.layers().iter().enumerate() {
+    let Some((last, blocks)) = model.layers().split_last() else { return Ok(()) };
+    for (layer, block) in blocks.iter().enumerate() {
         let mut pass = Pass { members: &mut *members, layer };
         block.forward(model.shared(layer, runs), hidden.view_mut(), &mut pass, scratch)?;
-        note_not_finite(members, hidden.view_mut(), layer);
+        note_not_finite(members, hidden.view_mut(), layer, |member| member.tokens);
     }
-    let wanted = gather(members, buffer, config.dim);
+    // Of the last layer's outputs only those are read that become logits.
+    let layer = blocks.len();
+    let mut pass = Pass { members: &mut *members, layer };
+    last.attend(model.shared(layer, runs), hidden.view(), &mut pass, scratch)?;
+    let wanted = gather(members, buffer, scratch, config.dim);
     if wanted == 0 {
         return Ok(());
     }
-    let last = rows(buffer, wanted, config.dim)?;
-    let mut logits = rows(logits, wanted, config.vocab_size)?;
+    let mut hidden = rows(buffer, wanted, config.dim)?;
     let mut runs = Vec::new();
-    for member in members.iter().filter(|member| member.error.is_none()) {
+    for member in &*members {
         Run::push(&mut runs, member.logits.clone(), member.adapters);
     }
-    model.adapted_logits(&runs, last.view(), logits.view_mut(), scratch)?;
+    last.complete(model.shared(layer, &runs), hidden.view_mut(), 0, scratch)?;
+    note_not_finite(members, hidden.view_mut(), layer, |member| member.wanted);
+    let mut logits = rows(logits, wanted, config.vocab_size)?;
+    model.adapted_logits(&runs, hidden.view(), logits.view_mut(), scratch)?;
     for member in members.iter_mut().filter(|member| member.error.is_none()) {
         let own = logits.slice_axis(Axis(0), Slice::from(member.logits.clone()));
         if let Some(row) = first_not_finite(own) {
@@ -185,16 +192,21 @@ fn layers_and_logits(
 }
 
 /// Notes who has numbers that are none, and puts zeros in their place: whatever passes through the
-/// other layers with the rest shall be finite.
-fn note_not_finite(members: &mut [Member<'_>], mut hidden: ArrayViewMut2<'_, f32>, layer: usize) {
+/// other layers with the rest shall be finite. A member's rows are its last ones, so many.
+fn note_not_finite(
+    members: &mut [Member<'_>],
+    mut hidden: ArrayViewMut2<'_, f32>,
+    layer: usize,
+    rows_of: impl Fn(&Member<'_>) -> usize,
+) {
     let mut end = 0;
     for member in members {
-        let own = Slice::from(end..end + member.tokens);
-        end += member.tokens;
-        let mut own = hidden.slice_axis_mut(Axis(0), own);
+        let n = rows_of(member);
+        let mut own = hidden.slice_axis_mut(Axis(0), Slice::from(end..end + n));
+        end += n;
         if member.error.is_none() {
             member.error = first_not_finite(own.view()).map(|row| {
-                let position = member.position + row;
+                let position = member.position + member.tokens - n + row;
                 ModelError::NotFinite { layer, position }
             });
         }
@@ -204,16 +216,20 @@ fn note_not_finite(members: &mut [Member<'_>], mut hidden: ArrayViewMut2<'_, f32
     }
 }
 
-/// Moves the rows whose logits are wanted to the front, and counts them.
-fn gather(members: &mut [Member<'_>], hidden: &mut [f32], dim: usize) -> usize {
+/// Moves the rows whose logits are wanted to the front, before the last layer and behind its
+/// attention, and counts them.
+fn gather(
+    members: &mut [Member<'_>],
+    hidden: &mut [f32],
+    scratch: &mut Scratch,
+    dim: usize,
+) -> usize {
     let (mut end, mut gathered) = (0, 0);
     for member in members {
         end += member.tokens;
-        if member.error.is_some() {
-            continue;
-        }
         let first = end - member.wanted;
         hidden.copy_within(first * dim..end * dim, gathered * dim);
+        scratch.attended.move_rows(first..end, gathered);
         member.logits = gathered..gathered + member.wanted;
         gathered += member.wanted;
     }

@@ -14,7 +14,7 @@ use crate::error::ModelError;
 use crate::history::SequenceCache;
 use crate::low_rank::Run;
 use crate::scratch::{Scratch, rows};
-use crate::transformer::{Transformer, first_not_finite};
+use crate::transformer::{Chunk, Transformer, first_not_finite};
 use crate::weights::Adapter;
 
 impl<M: Borrow<Transformer>> Session<M> {
@@ -59,6 +59,11 @@ impl<M: Borrow<Transformer>> Session<M> {
     ///
     /// Unless the chunk could be taken back exactly, the session then wants a
     /// [`reset`](Self::reset).
+    ///
+    /// # Cost
+    ///
+    /// What [`Transformer::forward_layers`] says. In the last layer, though, whatever follows
+    /// attention is computed for the last token alone: nobody reads the others' output.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         self.prefill_with(tokens, |_| {})
     }
@@ -189,20 +194,21 @@ impl Pass<'_> {
         let wanted = logits.len() / config.vocab_size;
         let first = tokens.len() - wanted;
         let start = cache.position();
-        let run = |rows| [Run { rows: 0..rows, adapters: self.adapters }];
+        let (adapters, cancel) = (self.adapters, self.cancel);
         // Taken out, so that the layers can borrow the other buffers beside it.
         let mut buffer = std::mem::take(&mut scratch.hidden);
         let result = (|| {
             let mut hidden = rows(&mut buffer, tokens.len(), dim)?;
             model.embed(tokens, hidden.view_mut())?;
-            let chunk = (&run(tokens.len())[..], self.cancel);
+            let chunk = Chunk { adapters, cancel, outputs: wanted };
             model.run_layers(chunk, 0..config.n_layers, hidden, cache, scratch)?;
             if wanted == 0 {
                 return Ok(());
             }
             let last = rows(&mut buffer[first * dim..], wanted, dim)?;
             let mut logits = rows(logits, wanted, config.vocab_size)?;
-            model.adapted_logits(&run(wanted), last.view(), logits.view_mut(), scratch)?;
+            let run = [Run { rows: 0..wanted, adapters }];
+            model.adapted_logits(&run, last.view(), logits.view_mut(), scratch)?;
             first_not_finite(logits.view()).map_or(Ok(()), |row| {
                 let position = start + first + row;
                 Err(ModelError::NotFinite { layer: config.n_layers, position })
