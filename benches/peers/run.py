@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FORMATS = ["f32", "bf16", "bf16xbf16", "w8a8", "q8_0", "q4_0", "q4_k", "w4a8"]
+FORMATS = ["f32", "f16", "bf16", "bf16xbf16", "w8a8", "q8_0", "q4_0", "q4_k", "w4a8"]
 # Formats of ours that no GGUF file has: what we round while we read, what `mistral quantize` wrote, and what the peers
 # run beside them.
 MADE_OF = {"bf16xbf16": "bf16.gguf", "w8a8": "bf16.gguf"}
