@@ -3,7 +3,9 @@
 use std::fs;
 
 use mistral_model::weights::TensorProblem;
-use mistral_model::{Checkpoint, ModelError, Session, SessionOptions, WeightsError};
+use mistral_model::{
+    Batch, Checkpoint, LogitsOf, ModelError, Session, SessionOptions, Turn, WeightsError,
+};
 use serde_json::{Value, json};
 
 use super::{File, UP, golden};
@@ -89,6 +91,34 @@ fn an_index_may_only_name_files_beside_it_that_hold_its_tensors() {
     assert!(matches!(Checkpoint::open(folder.path()), Err(WeightsError::Index { .. })));
     fs::write(&path, index.to_string()).unwrap();
     Checkpoint::open(folder.path()).unwrap();
+}
+
+#[test]
+fn behind_attention_the_last_layer_computes_what_becomes_logits() {
+    let mut file = File::golden("v01");
+    let nan = f32::NAN.to_le_bytes();
+    file.part("model.layers.2.mlp.up_proj.weight")[..4].copy_from_slice(&nan);
+    let model = file.open().unwrap();
+    // A weight that spoils every row shows which rows there are.
+    let options = SessionOptions { max_chunk: 2, ..Default::default() };
+    let mut session = Session::new(&model, options).unwrap();
+    let error = session.prefill(&[1, 2, 3, 4]).unwrap_err();
+    assert!(matches!(error, ModelError::NotFinite { layer: 2, position: 3 }), "{error:?}");
+    session.reset().unwrap();
+    let mut batch = Batch::new(&model, 2).unwrap();
+    for (logits, first) in
+        [(LogitsOf::Nothing, None), (LogitsOf::Last, Some(3)), (LogitsOf::All, Some(2))]
+    {
+        let turn = Turn { session: &mut session, tokens: &[1, 2], logits };
+        let outcome = batch.forward(&mut [turn]).unwrap().remove(0).map(drop);
+        match (outcome, first) {
+            (Ok(()), None) => {}
+            (Err(ModelError::NotFinite { layer: 2, position }), Some(first)) => {
+                assert_eq!(position, first, "{logits:?}");
+            }
+            (outcome, _) => panic!("{logits:?}: {outcome:?}"),
+        }
+    }
 }
 
 #[test]
